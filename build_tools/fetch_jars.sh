@@ -1,0 +1,42 @@
+#!/bin/sh
+# Fetches the jars of java/pom.xml into java/lib/ and compares each with java/checksums.sha256.
+# With --write-checksums it writes that file from what Maven brought (after a change of the pom).
+set -eu
+cd "$(dirname "$0")/../java"
+
+list_jars() { find lib -name '*.jar' | LC_ALL=C sort; }
+
+# Prints what differs from checksums.sha256 (wrong, missing and unknown jars); nothing when all is well.
+differences() {
+    # --quiet still names what is wrong or missing, on standard output; its summary on standard error is not wanted.
+    sha256sum --check --quiet checksums.sha256 2>/dev/null || true
+    list_jars | while read -r jar; do
+        grep -qF "  $jar" checksums.sha256 || echo "$jar: not in java/checksums.sha256"
+    done
+}
+
+fetch() {
+    rm -rf lib
+    mvn -q -B -f pom.xml generate-resources
+}
+
+if [ "${1:-}" = --write-checksums ]; then
+    fetch
+    list_jars | xargs sha256sum >checksums.sha256
+    echo "java/checksums.sha256 now lists $(wc -l <checksums.sha256) jars; read its diff before you commit it."
+    exit
+fi
+
+if [ -d lib ] && [ -z "$(differences)" ]; then
+    exit 0
+fi
+fetch
+found=$(differences)
+if [ -n "$found" ]; then
+    echo "$found" >&2
+    echo "The jars in java/lib/ are not those that java/checksums.sha256 promises." >&2
+    echo "If java/pom.xml was changed on purpose run 'make lock-java'; otherwise what Maven has is damaged: delete these" \
+        "artifacts from ~/.m2/repository and run 'make install' again." >&2
+    rm -rf lib
+    exit 1
+fi

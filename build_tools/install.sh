@@ -1,0 +1,42 @@
+#!/bin/sh
+# Makes .venv (Python packages) and java/lib (jars) what the locked files say. Quick when nothing has changed.
+set -eu
+cd "$(dirname "$0")/.."
+
+# Two installs at once would undo each other; the second waits, then finds everything done.
+if [ "${TELEMETRY_LAKE_INSTALL_LOCKED:-}" != yes ] && command -v flock >/dev/null 2>&1; then
+    TELEMETRY_LAKE_INSTALL_LOCKED=yes exec flock requirements.txt build_tools/install.sh
+fi
+
+stamp=.venv/installed
+wanted=$(cat requirements.txt requirements-build.txt java/pom.xml java/checksums.sha256 build_tools/*.sh | sha256sum)
+# Programs in .venv/bin carry the path of their interpreter, so .venv does not survive a move of this folder.
+venv_is_ours() {
+    grep -qsF " $PWD/.venv" .venv/pyvenv.cfg &&
+        .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
+}
+if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -d java/lib ] && venv_is_ours; then
+    exit 0
+fi
+
+build_tools/preflight.sh
+rm -f "$stamp"
+
+if ! venv_is_ours; then
+    echo "Making .venv"
+    rm -rf .venv
+    "$(build_tools/preflight.sh --print-python)" -m venv "$PWD/.venv"
+fi
+
+# pip installs uv alone, from its entry in requirements.txt; uv, ten times faster, does the rest.
+awk '/^[a-z]/ { is_uv = /^uv==/ } is_uv' requirements.txt >.venv/uv.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
+
+echo "Installing the Python packages of requirements.txt into .venv"
+.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes \
+    --build-constraints requirements-build.txt requirements.txt
+
+echo "Fetching the Java artifacts of java/pom.xml into java/lib"
+build_tools/fetch_jars.sh
+
+echo "$wanted" >"$stamp"
