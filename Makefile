@@ -1,0 +1,96 @@
+# Telemetry Lake: every command in one place. `make` alone lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+UV_COMPILE := .venv/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url \
+	--custom-compile-command "make lock"
+
+# Counts what has arrived; `make query SQL="SELECT ..."` asks anything else.
+SQL ?= SELECT submission_date, document_type, count(*) AS pings FROM live.pings GROUP BY ALL ORDER BY ALL
+export SQL
+
+# For commands that make no sense before anything was installed.
+define needs_install
+@test -x $(PYTHON) || { echo "Nothing is installed yet, so nothing runs; 'make run' installs and starts everything."; exit 1; }
+endef
+
+.PHONY: help
+help: ## List these commands
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^## / { printf "\n%s\n", substr($$0, 4) } \
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## Use it
+
+.PHONY: run
+run: install ## Install what is missing, start the whole local stack and a small client fleet; Ctrl-C stops it
+	@$(PYTHON) -m local_stack run
+
+.PHONY: run-no-fleet
+run-no-fleet: install ## The same without the fleet: send pings of your own
+	@$(PYTHON) -m local_stack run --no-fleet
+
+.PHONY: query
+query: install ## Query the tables of the running stack: make query SQL="SELECT ..."
+	@$(PYTHON) -m telemetry_lake query "$$SQL"
+
+.PHONY: status
+status: ## Show which processes of the local stack run, and where
+	$(needs_install)
+	@$(PYTHON) -m local_stack status
+
+.PHONY: stop
+stop: ## Stop a local stack that runs elsewhere or was left behind
+	$(needs_install)
+	@$(PYTHON) -m local_stack stop
+
+.PHONY: clean
+clean: ## Delete the data, logs and credentials of the local stack (.local/); refused while it runs
+	$(needs_install)
+	@$(PYTHON) -m local_stack clean
+
+## Change it
+
+.PHONY: install
+install: ## Install the locked Python packages (.venv) and Java artifacts (java/lib)
+	@build_tools/install.sh
+
+.PHONY: test
+test: install lint types imports ## Everything: lint, strict types, import rules, all tests
+	$(PYTEST)
+
+.PHONY: test-fast
+test-fast: install ## The tests that start no whole stack and take less than 10 seconds each
+	$(PYTEST) -m "not stack and not slow"
+
+.PHONY: lint
+lint: install ## Check style and formatting (ruff)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+.PHONY: types
+types: install ## Check types (mypy, strict)
+	$(PYTHON) -m mypy
+
+.PHONY: imports
+imports: install ## Check who imports whom (import-linter)
+	.venv/bin/lint-imports
+
+.PHONY: format
+format: install ## Format the code and fix what can be fixed by a machine
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+.PHONY: lock
+lock: ## Recompile requirements.txt from requirements.in, keeping versions that still fit; UPGRADE=1 takes the newest
+	@test -x .venv/bin/uv || build_tools/install.sh
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) requirements-build.in -o requirements-build.txt
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --overrides requirements-overrides.txt requirements.in -o requirements.txt
+
+.PHONY: lock-java
+lock-java: ## Fetch the jars of java/pom.xml and write their checksums
+	@build_tools/preflight.sh
+	@build_tools/fetch_jars.sh --write-checksums
