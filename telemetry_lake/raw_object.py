@@ -1,0 +1,244 @@
+"""The raw object: pings exactly as they were received, in one immutable Arrow IPC stream.
+
+One row per ping in the order in which they were made durable; the number of a row is the ping's
+*position*. Buffers are compressed with Zstandard (bodies mostly are gzip already; it is the metadata
+that shrinks). The stream's schema carries what the index promises, so that a raw object found alone
+can still be checked::
+
+    telemetry_lake.format                       "1"
+    telemetry_lake.ping_count                   "512"
+    telemetry_lake.first_submission_timestamp   "2026-11-23T14:00:00.123456+00:00"
+    telemetry_lake.last_submission_timestamp    "2026-11-23T14:00:59.654321+00:00"
+    telemetry_lake.node, telemetry_lake.segment "node-1", "…"
+
+Format: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from telemetry_lake.failures import DamagedRawObject
+from telemetry_lake.index_message import IndexMessage
+
+RAW_OBJECT_MAX_BYTES: Final = 512 * 1024 * 1024
+"""A reader refuses anything larger; the largest segment is half of it."""
+RECORD_BATCH_MAX_PINGS: Final = 512
+RECORD_BATCH_MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+"""A record batch ends at whichever comes first, so that a reader's memory is bounded."""
+
+_METADATA: Final = "telemetry_lake."
+_FORMAT: Final = "1"
+
+RAW_SCHEMA: Final = pa.schema(
+    [
+        pa.field("submission_timestamp", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("query", pa.binary(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("remote_address", pa.string(), nullable=False),
+        pa.field("host", pa.binary(), nullable=False),
+        pa.field("headers", pa.map_(pa.string(), pa.binary()), nullable=False),
+        pa.field("body", pa.binary(), nullable=False),
+    ]
+)
+"""Header names are in lower case; their values, the path and the query are the bytes that came."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawPing:
+    """One ping as received. `headers` holds the captured ones, in order, names in lower case."""
+
+    submission_timestamp: datetime
+    method: str
+    path: bytes
+    query: bytes
+    protocol: str
+    remote_address: str
+    host: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a raw object says about itself; timestamps are those of its earliest and latest ping."""
+
+    ping_count: int
+    first_submission_timestamp: datetime
+    last_submission_timestamp: datetime
+    node: str
+    segment_id: str
+
+
+def write_raw_object(pings: Iterable[RawPing], promise: Promise) -> bytes:
+    """The raw object that holds `pings`; raises ValueError when they do not fit `promise`."""
+    schema = RAW_SCHEMA.with_metadata(
+        {
+            _METADATA + "format": _FORMAT,
+            _METADATA + "ping_count": str(promise.ping_count),
+            _METADATA + "first_submission_timestamp": promise.first_submission_timestamp.isoformat(),
+            _METADATA + "last_submission_timestamp": promise.last_submission_timestamp.isoformat(),
+            _METADATA + "node": promise.node,
+            _METADATA + "segment": promise.segment_id,
+        }
+    )
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    seen = _Seen()
+    with pa.ipc.new_stream(sink, schema, options=options) as writer:
+        for group in _groups(pings):
+            batch = _record_batch(group)
+            seen.add(batch)
+            writer.write_batch(batch)
+    if (difference := seen.difference(promise)) is not None:
+        raise ValueError(f"the pings do not fit their promise: {difference}")
+    return sink.getvalue().to_pybytes()
+
+
+class RawObject:
+    """A raw object in memory, opened for reading.
+
+    The count and the time range are checked while `record_batches` is read to its end; `verify`
+    checks the whole against an index message. Raises DamagedRawObject for anything that is not what
+    it should be, with the key and what was found.
+    """
+
+    def __init__(self, key: str, data: bytes) -> None:
+        self.key = key
+        self._data = data
+        if len(data) > RAW_OBJECT_MAX_BYTES:
+            raise DamagedRawObject(f"{key}: {len(data)} bytes are more than a raw object may hold")
+        with _arrow_damage(key):
+            with pa.ipc.open_stream(pa.BufferReader(data)) as reader:
+                schema = reader.schema
+        self.promise = _promise(key, schema)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the object."""
+        return len(self._data)
+
+    def verify(self, message: IndexMessage) -> None:
+        """Compare size, checksum, count and range with what `message` promises."""
+        if len(self._data) != message.bytes:
+            raise DamagedRawObject(
+                f"{self.key}: {len(self._data)} bytes, the index message promises {message.bytes}"
+            )
+        if (found := hashlib.sha256(self._data).hexdigest()) != message.sha256:
+            raise DamagedRawObject(f"{self.key}: SHA-256 {found}, the index message promises {message.sha256}")
+        promised = (message.ping_count, *message.time_range)
+        own = (
+            self.promise.ping_count,
+            self.promise.first_submission_timestamp,
+            self.promise.last_submission_timestamp,
+        )
+        if own != promised:
+            raise DamagedRawObject(f"{self.key}: the object says {own}, the index message {promised}")
+
+    def record_batches(self) -> Iterator[pa.RecordBatch]:
+        """The pings, a record batch at a time; raises DamagedRawObject at the end if some are missing."""
+        seen = _Seen()
+        with _arrow_damage(self.key):
+            with pa.ipc.open_stream(pa.BufferReader(self._data)) as reader:
+                while True:
+                    try:
+                        batch = reader.read_next_batch()
+                    except StopIteration:
+                        break
+                    batch.validate(full=True)
+                    seen.add(batch)
+                    yield batch
+        if (difference := seen.difference(self.promise)) is not None:
+            raise DamagedRawObject(f"{self.key}: {difference}")
+
+
+class _Seen:
+    """The count and the time range of the record batches seen so far."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: datetime | None = None
+        self._last: datetime | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows == 0:
+            return
+        range_ = pc.min_max(batch.column("submission_timestamp"))
+        first, last = range_["min"].as_py(), range_["max"].as_py()
+        self._count += batch.num_rows
+        self._first = first if self._first is None else min(self._first, first)
+        self._last = last if self._last is None else max(self._last, last)
+
+    def difference(self, promise: Promise) -> str | None:
+        """What does not fit `promise`, in words; None when all does."""
+        if self._count != promise.ping_count:
+            return f"{self._count} pings found, {promise.ping_count} promised"
+        promised = (promise.first_submission_timestamp, promise.last_submission_timestamp)
+        if (self._first, self._last) != promised:
+            return f"submission timestamps {self._first} to {self._last}, promised {promised[0]} to {promised[1]}"
+        return None
+
+
+def _groups(pings: Iterable[RawPing]) -> Iterator[list[RawPing]]:
+    group: list[RawPing] = []
+    body_bytes = 0
+    for ping in pings:
+        if group and (
+            len(group) >= RECORD_BATCH_MAX_PINGS or body_bytes + len(ping.body) > RECORD_BATCH_MAX_BODY_BYTES
+        ):
+            yield group
+            group, body_bytes = [], 0
+        group.append(ping)
+        body_bytes += len(ping.body)
+    if group:
+        yield group
+
+
+def _record_batch(pings: Sequence[RawPing]) -> pa.RecordBatch:
+    columns: list[list[object]] = [
+        [ping.submission_timestamp for ping in pings],
+        [ping.method for ping in pings],
+        [ping.path for ping in pings],
+        [ping.query for ping in pings],
+        [ping.protocol for ping in pings],
+        [ping.remote_address for ping in pings],
+        [ping.host for ping in pings],
+        [ping.headers for ping in pings],
+        [ping.body for ping in pings],
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, RAW_SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=RAW_SCHEMA)
+
+
+def _promise(key: str, schema: pa.Schema) -> Promise:
+    if not schema.equals(RAW_SCHEMA):
+        raise DamagedRawObject(f"{key}: the columns are not those of a raw object of format {_FORMAT}")
+    metadata = {name.decode(): value.decode() for name, value in (schema.metadata or {}).items()}
+    try:
+        if metadata[_METADATA + "format"] != _FORMAT:
+            raise DamagedRawObject(f"{key}: raw object of format {metadata[_METADATA + 'format']!r}, not {_FORMAT}")
+        return Promise(
+            int(metadata[_METADATA + "ping_count"]),
+            datetime.fromisoformat(metadata[_METADATA + "first_submission_timestamp"]),
+            datetime.fromisoformat(metadata[_METADATA + "last_submission_timestamp"]),
+            metadata[_METADATA + "node"],
+            metadata[_METADATA + "segment"],
+        )
+    except (KeyError, ValueError) as error:
+        raise DamagedRawObject(f"{key}: the metadata of a raw object is missing or malformed: {error}") from error
+
+
+@contextmanager
+def _arrow_damage(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowSerializationError, OSError) as error:
+        raise DamagedRawObject(f"{key}: not a whole Arrow stream: {error}") from error

@@ -1,0 +1,170 @@
+"""Every setting of the lake, in one frozen typed object, read from the environment in one place.
+
+A setting is given as `TELEMETRY_LAKE_<GROUP>__<NAME>`, for example
+`TELEMETRY_LAKE_S3__ENDPOINT_URL=http://127.0.0.1:8333`. The same class serves the local stack and AWS:
+only endpoints and credentials differ, and on AWS both are left out, so that boto3 finds its own.
+
+`load_settings` is called at entry points only; everything else receives the object.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from telemetry_lake.failures import ConfigurationError
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
+ENV_FILE_VARIABLE: Final = "TELEMETRY_LAKE_ENV_FILE"
+LOCAL_ENV_FILE: Final = PROJECT_ROOT / ".local" / "telemetry_lake.env"
+"""Where the local stack leaves its endpoints and credentials, so that every command finds them."""
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AwsEndpoint(_Group):
+    """How one AWS service is reached. Without values, boto3's own chain decides."""
+
+    endpoint_url: str | None = None
+    region: str = "us-east-1"
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    connect_timeout_seconds: PositiveFloat = 5
+    read_timeout_seconds: PositiveFloat = 60
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+
+
+class S3Settings(AwsEndpoint):
+    """The object store, and the two buckets that belong to us (tables are the catalog's affair)."""
+
+    raw_bucket: str = "raw"
+    lake_bucket: str = "lake"
+
+
+class SqsSettings(AwsEndpoint):
+    """The queue of index messages and its dead letters."""
+
+    index_queue_name: str = "raw-index"
+    dead_letter_queue_name: str = "raw-index-dlq"
+    visibility_timeout_seconds: Annotated[int, Field(ge=5, le=43_200)] = 300
+    max_receive_count: PositiveInt = 10
+    """A message received more often than this is moved to the dead-letter queue, with its reason."""
+
+
+class CatalogSettings(_Group):
+    """The Iceberg catalog: any that pyiceberg and Spark both know, by their properties."""
+
+    name: str = "lake"
+    properties: dict[str, str] = {}
+    """Properties of pyiceberg's `load_catalog`, as JSON: `type`, `uri`, `warehouse`, `credential`, …"""
+    spark_properties: dict[str, str] = {}
+    """Properties of Spark's catalog of the same name, without `spark.sql.catalog.<name>.`, as JSON."""
+
+
+class IngestSettings(_Group):
+    """One ingest node: its HTTP edge, its spool and its shipper. See docs/ingest_spec.md."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    node: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "node-1"
+    """The node's name in object keys; unique among the nodes, and the same after a restart."""
+    spool_directory: Path = PROJECT_ROOT / ".local" / "spool"
+    spool_max_bytes: PositiveInt = 2_048 * MIB
+    """Above this much waiting in the spool a ping is answered 507."""
+    spool_min_free_bytes: Annotated[int, Field(ge=0)] = 64 * MIB
+    """Below this much free space on the spool's disk a ping is answered 507."""
+    segment_max_bytes: Annotated[int, Field(ge=KIB, le=256 * MIB)] = 64 * MIB
+    segment_max_age_seconds: PositiveFloat = 60
+    max_body_bytes: Annotated[int, Field(gt=0, le=10 * MIB)] = 1 * MIB
+    max_path_bytes: PositiveInt = 4 * KIB
+    max_captured_field_bytes: PositiveInt = 1 * KIB
+    """The longest captured header, path or query string."""
+    body_timeout_seconds: PositiveFloat = 30
+    answer_too_large_with_202: bool = False
+    """For fleets that retry on 4xx: drop a ping that is too large, and let the client forget it."""
+    captured_headers: tuple[str, ...] = (
+        "Content-Length",
+        "Content-Encoding",
+        "Content-Type",
+        "Date",
+        "DNT",
+        "User-Agent",
+        "X-Forwarded-For",
+        "X-Pingsender-Version",
+        "X-Debug-ID",
+        "X-Source-Tags",
+        "X-Telemetry-Agent",
+        "X-Foxsec-IP-Reputation",
+        "X-LB-Tags",
+    )
+
+
+class ConversionSettings(_Group):
+    """How a ping becomes a row."""
+
+    document_max_bytes: PositiveInt = 8 * MIB
+    """The largest document, decompressed; anything larger is rejected before it fills the memory."""
+    schemas_directory: Path = PROJECT_ROOT / "schemas"
+    dimensions_file: Path = PROJECT_ROOT / "schemas" / "dimensions.json"
+    accept_unknown_types_of: frozenset[str] = frozenset()
+    """Namespaces whose document types need no schema."""
+    histogram_definitions_directory: Path = PROJECT_ROOT / ".local" / "histogram_definitions"
+    country_database: Path | None = None
+    """A MaxMind-format database; without one, every country is `??`."""
+    trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+    """How many addresses at the end of X-Forwarded-For are our own proxies'."""
+
+
+class DrainSettings(_Group):
+    """How the queue is cut into batches, and what stops a batch."""
+
+    batch_max_bytes: PositiveInt = 512 * MIB
+    batch_max_raw_objects: Annotated[int, Field(ge=1, le=1_000)] = 64
+    receive_wait_seconds: Annotated[int, Field(ge=0, le=20)] = 2
+    commit_max_attempts: PositiveInt = 20
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two places where the lake runs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TELEMETRY_LAKE_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    s3: S3Settings = S3Settings()
+    sqs: SqsSettings = SqsSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    ingest: IngestSettings = IngestSettings()
+    conversion: ConversionSettings = ConversionSettings()
+    drain: DrainSettings = DrainSettings()
+
+
+def load_settings(env_file: Path | None = None) -> Settings:
+    """The settings of this process.
+
+    Variables of the environment win over those of `env_file`; without `env_file`, the file named by
+    `TELEMETRY_LAKE_ENV_FILE` is read, else the one that the local stack left, if there is one.
+
+    Raises ConfigurationError, which names the variable that is wrong.
+    """
+    named = env_file or (Path(value) if (value := os.environ.get(ENV_FILE_VARIABLE)) else None)
+    if named is not None and not named.is_file():
+        raise ConfigurationError(f"the settings file {named} is not there: start the stack, or unset {ENV_FILE_VARIABLE}")
+    try:
+        return Settings(_env_file=named or LOCAL_ENV_FILE)  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        variable = "TELEMETRY_LAKE_" + "__".join(str(part).upper() for part in first["loc"])
+        raise ConfigurationError(f"{variable}: {first['msg']}") from error
