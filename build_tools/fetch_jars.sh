@@ -17,7 +17,15 @@ differences() {
 
 fetch() {
     rm -rf lib
-    mvn -q -B -f pom.xml generate-resources
+    mkdir lib
+    # What Maven says goes to a file: even quiet it sends control characters to a terminal.
+    if ! mvn -q -B -f pom.xml generate-resources >lib/maven.log 2>&1; then
+        cat lib/maven.log >&2
+        echo "Maven could not fetch the artifacts of java/pom.xml (above: why). Is the network there?" \
+            "Then run the same command again; what was fetched is kept." >&2
+        rm -rf lib
+        exit 1
+    fi
 }
 
 if [ "${1:-}" = --write-checksums ]; then

@@ -39,7 +39,7 @@ if python=$(find_python); then
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         complain "Python 3.11 is here but its venv module is missing; on Debian: apt-get install python3.11-venv"
 else
-    complain "Python 3.11 is missing; on Debian 12: apt-get install python3 python3-venv"
+    complain "Python 3.11 is missing; on Debian 12: apt-get install python3 python3-venv (elsewhere: pyenv install 3.11)"
 fi
 
 if ! command -v java >/dev/null 2>&1; then
