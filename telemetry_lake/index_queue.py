@@ -74,27 +74,36 @@ class IndexQueue:
 
     def extend_visibility(self, receipts: Iterable[str]) -> None:
         """Keep these messages hidden for another visibility timeout, counted from now."""
-        for entries in _entries(receipts):
+        for receipts_of_call in _calls(receipts):
             with aws_failures(f"extending messages of the queue {self._settings.index_queue_name}"):
                 self._sqs.change_message_visibility_batch(
                     QueueUrl=self._url(self._settings.index_queue_name),
                     Entries=[
-                        {**entry, "VisibilityTimeout": self._settings.visibility_timeout_seconds}
-                        for entry in entries
+                        {
+                            "Id": str(number),
+                            "ReceiptHandle": receipt,
+                            "VisibilityTimeout": self._settings.visibility_timeout_seconds,
+                        }
+                        for number, receipt in enumerate(receipts_of_call)
                     ],
                 )
 
     def delete(self, receipts: Iterable[str]) -> None:
         """Delete these messages. Raises RetriableError when SQS could not delete some of them."""
-        for entries in _entries(receipts):
+        for receipts_of_call in _calls(receipts):
             with aws_failures(f"deleting from the queue {self._settings.index_queue_name}"):
                 answer = self._sqs.delete_message_batch(
-                    QueueUrl=self._url(self._settings.index_queue_name), Entries=entries
+                    QueueUrl=self._url(self._settings.index_queue_name),
+                    Entries=[
+                        {"Id": str(number), "ReceiptHandle": receipt}
+                        for number, receipt in enumerate(receipts_of_call)
+                    ],
                 )
             failed = [entry for entry in answer.get("Failed", []) if entry["Code"] not in _STALE_RECEIPT]
             if failed:
+                reason = failed[0].get("Message", failed[0]["Code"])
                 raise RetriableError(
-                    f"SQS did not delete {len(failed)} of {len(entries)} messages: {failed[0].get('Message', '')}"
+                    f"SQS did not delete {len(failed)} of {len(receipts_of_call)} messages: {reason}"
                 )
 
     def move_to_dead_letters(self, message: ReceivedMessage, reasons: Mapping[str, str]) -> None:
@@ -137,9 +146,8 @@ class IndexQueue:
         return self._urls[queue_name]
 
 
-def _entries(receipts: Iterable[str]) -> Iterator[list[dict[str, str]]]:
-    """`receipts` in the groups of ten that SQS takes, each with an id of its own."""
-    rest: Sequence[str] = list(receipts)
+def _calls(receipts: Iterable[str]) -> Iterator[Sequence[str]]:
+    """`receipts` in the groups of ten that one call of SQS takes."""
+    rest = list(receipts)
     for start in range(0, len(rest), SQS_BATCH_MAX_ENTRIES):
-        group = rest[start : start + SQS_BATCH_MAX_ENTRIES]
-        yield [{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(group)]
+        yield rest[start : start + SQS_BATCH_MAX_ENTRIES]

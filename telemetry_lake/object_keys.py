@@ -67,7 +67,8 @@ def split_raw_object_key(key: str) -> RawObjectKey:
     match = _RAW_KEY.fullmatch(key)
     if match is None:
         raise ValueError(
-            f"not the key of a raw object: {key!r} (expected {RAW_PREFIX}<date>/<hour>/<node>/<segment>.arrows)"
+            f"not the key of a raw object: {key!r}"
+            f" (expected {RAW_PREFIX}<date>/<hour>/<node>/<segment>.arrows)"
         )
     return RawObjectKey(
         date.fromisoformat(match["date"]), int(match["hour"]), match["node"], match["segment"]

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 _ALREADY_THERE: Final = {"PreconditionFailed", "412"}
 _NOT_FOUND: Final = {"NoSuchKey", "404", "NotFound"}
-_BUSY: Final = {"ConditionalRequestConflict", "SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"}
+_BUSY: Final = {
+    "ConditionalRequestConflict",
+    "SlowDown",
+    "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
+}
 _SERVER_ERROR: Final = 500
 
 

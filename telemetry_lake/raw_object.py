@@ -36,19 +36,18 @@ RECORD_BATCH_MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 _METADATA: Final = "telemetry_lake."
 _FORMAT: Final = "1"
 
-RAW_SCHEMA: Final = pa.schema(
-    [
-        pa.field("submission_timestamp", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("method", pa.string(), nullable=False),
-        pa.field("path", pa.binary(), nullable=False),
-        pa.field("query", pa.binary(), nullable=False),
-        pa.field("protocol", pa.string(), nullable=False),
-        pa.field("remote_address", pa.string(), nullable=False),
-        pa.field("host", pa.binary(), nullable=False),
-        pa.field("headers", pa.map_(pa.string(), pa.binary()), nullable=False),
-        pa.field("body", pa.binary(), nullable=False),
-    ]
-)
+_RAW_FIELDS: "Final[list[pa.Field[pa.DataType]]]" = [
+    pa.field("submission_timestamp", pa.timestamp("us", tz="UTC"), nullable=False),
+    pa.field("method", pa.string(), nullable=False),
+    pa.field("path", pa.binary(), nullable=False),
+    pa.field("query", pa.binary(), nullable=False),
+    pa.field("protocol", pa.string(), nullable=False),
+    pa.field("remote_address", pa.string(), nullable=False),
+    pa.field("host", pa.binary(), nullable=False),
+    pa.field("headers", pa.map_(pa.string(), pa.binary()), nullable=False),
+    pa.field("body", pa.binary(), nullable=False),
+]
+RAW_SCHEMA: Final = pa.schema(_RAW_FIELDS)
 """Header names are in lower case; their values, the path and the query are the bytes that came."""
 
 
@@ -116,9 +115,8 @@ class RawObject:
         self._data = data
         if len(data) > RAW_OBJECT_MAX_BYTES:
             raise DamagedRawObject(f"{key}: {len(data)} bytes are more than a raw object may hold")
-        with _arrow_damage(key):
-            with pa.ipc.open_stream(pa.BufferReader(data)) as reader:
-                schema = reader.schema
+        with _arrow_damage(key), pa.ipc.open_stream(pa.BufferReader(data)) as reader:
+            schema = reader.schema
         self.promise = _promise(key, schema)
 
     @property
@@ -133,7 +131,9 @@ class RawObject:
                 f"{self.key}: {len(self._data)} bytes, the index message promises {message.bytes}"
             )
         if (found := hashlib.sha256(self._data).hexdigest()) != message.sha256:
-            raise DamagedRawObject(f"{self.key}: SHA-256 {found}, the index message promises {message.sha256}")
+            raise DamagedRawObject(
+                f"{self.key}: SHA-256 {found}, the index message promises {message.sha256}"
+            )
         promised = (message.ping_count, *message.time_range)
         own = (
             self.promise.ping_count,
@@ -146,16 +146,15 @@ class RawObject:
     def record_batches(self) -> Iterator[pa.RecordBatch]:
         """The pings, a record batch at a time; raises DamagedRawObject at the end if some are missing."""
         seen = _Seen()
-        with _arrow_damage(self.key):
-            with pa.ipc.open_stream(pa.BufferReader(self._data)) as reader:
-                while True:
-                    try:
-                        batch = reader.read_next_batch()
-                    except StopIteration:
-                        break
-                    batch.validate(full=True)
-                    seen.add(batch)
-                    yield batch
+        with _arrow_damage(self.key), pa.ipc.open_stream(pa.BufferReader(self._data)) as reader:
+            while True:
+                try:
+                    batch = reader.read_next_batch()
+                except StopIteration:
+                    break
+                batch.validate(full=True)
+                seen.add(batch)
+                yield batch
         if (difference := seen.difference(self.promise)) is not None:
             raise DamagedRawObject(f"{self.key}: {difference}")
 
@@ -183,7 +182,10 @@ class _Seen:
             return f"{self._count} pings found, {promise.ping_count} promised"
         promised = (promise.first_submission_timestamp, promise.last_submission_timestamp)
         if (self._first, self._last) != promised:
-            return f"submission timestamps {self._first} to {self._last}, promised {promised[0]} to {promised[1]}"
+            return (
+                f"submission timestamps {self._first} to {self._last} found,"
+                f" {promised[0]} to {promised[1]} promised"
+            )
         return None
 
 
@@ -224,7 +226,9 @@ def _promise(key: str, schema: pa.Schema) -> Promise:
     metadata = {name.decode(): value.decode() for name, value in (schema.metadata or {}).items()}
     try:
         if metadata[_METADATA + "format"] != _FORMAT:
-            raise DamagedRawObject(f"{key}: raw object of format {metadata[_METADATA + 'format']!r}, not {_FORMAT}")
+            raise DamagedRawObject(
+                f"{key}: raw object of format {metadata[_METADATA + 'format']!r}, not {_FORMAT}"
+            )
         return Promise(
             int(metadata[_METADATA + "ping_count"]),
             datetime.fromisoformat(metadata[_METADATA + "first_submission_timestamp"]),
@@ -233,7 +237,9 @@ def _promise(key: str, schema: pa.Schema) -> Promise:
             metadata[_METADATA + "segment"],
         )
     except (KeyError, ValueError) as error:
-        raise DamagedRawObject(f"{key}: the metadata of a raw object is missing or malformed: {error}") from error
+        raise DamagedRawObject(
+            f"{key}: the metadata of a raw object is missing or malformed: {error}"
+        ) from error
 
 
 @contextmanager

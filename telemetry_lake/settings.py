@@ -161,9 +161,11 @@ def load_settings(env_file: Path | None = None) -> Settings:
     """
     named = env_file or (Path(value) if (value := os.environ.get(ENV_FILE_VARIABLE)) else None)
     if named is not None and not named.is_file():
-        raise ConfigurationError(f"the settings file {named} is not there: start the stack, or unset {ENV_FILE_VARIABLE}")
+        raise ConfigurationError(
+            f"the settings file {named} is not there: start the stack, or unset {ENV_FILE_VARIABLE}"
+        )
     try:
-        return Settings(_env_file=named or LOCAL_ENV_FILE)  # type: ignore[call-arg]
+        return Settings(_env_file=named or LOCAL_ENV_FILE)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         variable = "TELEMETRY_LAKE_" + "__".join(str(part).upper() for part in first["loc"])

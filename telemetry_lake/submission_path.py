@@ -64,7 +64,9 @@ def parse_submission_path(path: str) -> SubmissionPath:
     parts = [unquote(part) for part in parts]
     if parts[0] == TELEMETRY_NAMESPACE:
         if len(parts) not in (2, 7):
-            raise _invalid("a telemetry path has a document id and five dimensions behind its type, or nothing")
+            raise _invalid(
+                "a telemetry path has a document id and five dimensions behind its type, or nothing"
+            )
         if len(parts) == 2:
             raise PingRejected(
                 ErrorType.BARE_DOCUMENT_ID,
@@ -99,9 +101,7 @@ def _document_type(text: str) -> str:
 def _document_id(text: str) -> str:
     document_id = text.lower()
     if _UUID.fullmatch(document_id) is None:
-        raise PingRejected(
-            ErrorType.INVALID_DOCUMENT_ID, "the document id is not a UUID", stage=Stage.PATH
-        )
+        raise PingRejected(ErrorType.INVALID_DOCUMENT_ID, "the document id is not a UUID", stage=Stage.PATH)
     return document_id
 
 

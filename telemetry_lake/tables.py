@@ -61,7 +61,9 @@ class ColumnType(BaseModel):
         }.get(self.type, (False, False, False, False))
         found = (bool(self.fields), self.element is not None, self.key is not None, self.value is not None)
         if found != expected:
-            raise ValueError("a struct has `fields`, a list `element`, a map `key` and `value`, all else none of them")
+            raise ValueError(
+                "a struct has `fields`, a list `element`, a map `key` and `value`, all else none of them"
+            )
         return self
 
     def arrow_type(self) -> pa.DataType:
@@ -69,9 +71,11 @@ class ColumnType(BaseModel):
         if self.type == "struct":
             return pa.struct([column.arrow_field() for column in self.fields])
         if self.element is not None:
-            return pa.list_(pa.field("element", self.element.arrow_type(), nullable=not self.element.required))
+            return pa.list_(
+                pa.field("element", self.element.arrow_type(), nullable=not self.element.required)
+            )
         if self.key is not None and self.value is not None:
-            return pa.map_(
+            return pa.map_(  # type: ignore[no-any-return, call-overload]  # the stubs know no fields here
                 pa.field("key", self.key.arrow_type(), nullable=False),
                 pa.field("value", self.value.arrow_type(), nullable=not self.value.required),
             )
@@ -84,7 +88,7 @@ class Column(ColumnType):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     description: Annotated[str, Field(min_length=1)]
 
-    def arrow_field(self) -> pa.Field:
+    def arrow_field(self) -> "pa.Field[pa.DataType]":
         """The column as a field of an Arrow schema."""
         return pa.field(self.name, self.arrow_type(), nullable=not self.required)
 
@@ -135,14 +139,18 @@ def table_definition(name: str) -> TableDefinition:
     columns = _read(folder / "schema.yaml")
     try:
         definition = TableDefinition(
-            name, TableMetadata.model_validate(metadata), tuple(Column.model_validate(entry) for entry in columns)
+            name,
+            TableMetadata.model_validate(metadata),
+            tuple(Column.model_validate(entry) for entry in columns),
         )
     except (ValidationError, TypeError) as error:
         raise ConfigurationError(f"{folder}: {error}") from error
     names = [column.name for column in definition.columns]
     used = [part.column for part in definition.metadata.partitioned_by] + list(definition.metadata.sorted_by)
     if unknown := [name for name in used if name not in names]:
-        raise ConfigurationError(f"{folder}/metadata.yaml names columns that schema.yaml does not have: {unknown}")
+        raise ConfigurationError(
+            f"{folder}/metadata.yaml names columns that schema.yaml does not have: {unknown}"
+        )
     if len(set(names)) != len(names):
         raise ConfigurationError(f"{folder}/schema.yaml: two columns have the same name")
     return definition
@@ -151,7 +159,8 @@ def table_definition(name: str) -> TableDefinition:
 def table_names() -> list[str]:
     """The names of all tables, sorted."""
     return sorted(
-        ".".join(path.parent.relative_to(SQL_DIRECTORY).parts) for path in SQL_DIRECTORY.glob("*/*/schema.yaml")
+        ".".join(path.parent.relative_to(SQL_DIRECTORY).parts)
+        for path in SQL_DIRECTORY.glob("*/*/schema.yaml")
     )
 
 
