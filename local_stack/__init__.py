@@ -1,0 +1,1 @@
+"""The whole lake on one machine: real services on loopback under one supervisor."""
