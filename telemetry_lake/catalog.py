@@ -1,0 +1,214 @@
+"""The Iceberg catalog and the tables in it.
+
+`sql/<namespace>/<table>/` says what a table should look like (`telemetry_lake.tables`); here it becomes
+an Iceberg schema, partition spec and sort order, and is created or brought up to date in any catalog
+that pyiceberg knows: the REST protocol (the local stack, Glue, S3 Tables), SQL, and others.
+Specification: https://iceberg.apache.org/spec/
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+from urllib.parse import urlsplit
+
+import pyarrow.fs as pa_fs
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.sorting import SortField, SortOrder
+from pyiceberg.transforms import IdentityTransform, parse_transform
+from pyiceberg.types import (
+    BinaryType,
+    BooleanType,
+    DateType,
+    DoubleType,
+    IcebergType,
+    IntegerType,
+    ListType,
+    LongType,
+    MapType,
+    NestedField,
+    PrimitiveType,
+    StringType,
+    StructType,
+    TimestamptzType,
+)
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.settings import AwsEndpoint, Settings
+from telemetry_lake.tables import Column, ColumnType, TableDefinition, table_definition, table_names
+
+UPDATE_MAX_ATTEMPTS: Final = 10
+"""How often a table's schema is brought up to date again after somebody else changed the table."""
+
+_PRIMITIVES: Final[dict[str, PrimitiveType]] = {
+    "string": StringType(),
+    "int": IntegerType(),
+    "long": LongType(),
+    "double": DoubleType(),
+    "boolean": BooleanType(),
+    "date": DateType(),
+    "timestamptz": TimestamptzType(),
+    "binary": BinaryType(),
+}
+
+
+def load_lake_catalog(settings: Settings) -> Catalog:
+    """The catalog of `settings.catalog`; nothing is created.
+
+    Where the properties do not say how the tables' files are reached, the S3 settings do. Raises
+    ConfigurationError when no catalog is configured.
+    """
+    if not settings.catalog.properties:
+        raise ConfigurationError(
+            "no Iceberg catalog is configured: start the local stack (make run), or set "
+            "TELEMETRY_LAKE_CATALOG__PROPERTIES to the JSON of pyiceberg's catalog properties"
+        )
+    return load_catalog(settings.catalog.name, **_file_properties(settings.s3), **settings.catalog.properties)
+
+
+def create_tables(catalog: Catalog) -> list[str]:
+    """Create the tables of `sql/` that are missing and bring the others up to date; their names.
+
+    Columns are added and descriptions and properties changed; nothing is ever removed. Safe to run
+    again and by many processes at once. Raises ConfigurationError when a definition asks for what
+    cannot be done to a table with rows in it, such as a new required column.
+    """
+    names = table_names()
+    for name in names:
+        definition = table_definition(name)
+        catalog.create_namespace_if_not_exists(name.rpartition(".")[0])
+        try:
+            table = catalog.load_table(name)
+        except NoSuchTableError:
+            try:
+                _create(catalog, definition)
+                continue
+            except TableAlreadyExistsError:
+                table = catalog.load_table(name)
+        _bring_up_to_date(table, definition)
+    return names
+
+
+def iceberg_schema(definition: TableDefinition) -> Schema:
+    """The table's columns with their descriptions; ids are given in the order of the definition."""
+    ids = count(1)
+    return Schema(*(_field(column, ids) for column in definition.columns))
+
+
+@dataclass(frozen=True, slots=True)
+class StagingArea:
+    """Where files of a batch wait to be committed: a folder inside their table's own location.
+
+    `filesystem` takes paths that start with `path`; a file's address in Iceberg is `uri` instead of
+    `path`. Files that no snapshot names are invisible to readers, and orphan removal takes them away.
+    """
+
+    filesystem: pa_fs.FileSystem
+    path: str
+    uri: str
+
+
+def staging_area(table: Table, batch: str) -> StagingArea:
+    """The folder in which the files of one batch for one table are staged."""
+    uri = f"{table.location().rstrip('/')}/data/{batch}"
+    parts = urlsplit(uri)
+    if not isinstance(table.io, PyArrowFileIO):
+        raise ConfigurationError(
+            f"the catalog's py-io-impl is {type(table.io).__name__}; staging needs pyiceberg's PyArrowFileIO"
+        )
+    filesystem = table.io.fs_by_scheme(parts.scheme or "file", parts.netloc)
+    return StagingArea(filesystem, f"{parts.netloc}{parts.path}", uri)
+
+
+def _file_properties(s3: AwsEndpoint) -> dict[str, str]:
+    properties = {"s3.region": s3.region}
+    if s3.endpoint_url:
+        properties["s3.endpoint"] = s3.endpoint_url
+    if s3.access_key_id and s3.secret_access_key:
+        properties["s3.access-key-id"] = s3.access_key_id
+        properties["s3.secret-access-key"] = s3.secret_access_key.get_secret_value()
+    return properties
+
+
+def _create(catalog: Catalog, definition: TableDefinition) -> None:
+    schema = iceberg_schema(definition)
+    metadata = definition.metadata
+    spec = PartitionSpec(
+        *(
+            PartitionField(
+                schema.find_field(part.column).field_id,
+                PARTITION_FIELD_ID_START + number,
+                parse_transform(part.transform),
+                part.column if part.transform == "identity" else f"{part.column}_{part.transform}",
+            )
+            for number, part in enumerate(metadata.partitioned_by)
+        )
+    )
+    order = SortOrder(
+        *(
+            SortField(source_id=schema.find_field(column).field_id, transform=IdentityTransform())
+            for column in metadata.sorted_by
+        )
+    )
+    catalog.create_table(
+        definition.name, schema, partition_spec=spec, sort_order=order, properties=_properties(definition)
+    )
+
+
+def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
+    schema, properties = iceberg_schema(definition), _properties(definition)
+    for attempt in Retrying(
+        retry=retry_if_exception_type(CommitFailedException),
+        stop=stop_after_attempt(UPDATE_MAX_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
+        reraise=True,
+    ):
+        with attempt:
+            table.refresh()
+            changed = {name: text for name, text in properties.items() if table.properties.get(name) != text}
+            try:
+                with table.transaction() as transaction:
+                    with transaction.update_schema() as update:
+                        update.union_by_name(schema)
+                    if changed:
+                        transaction.set_properties(changed)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"sql/{definition.name.replace('.', '/')}/schema.yaml does not fit the table that "
+                    f"is there: {error}. New columns have to be `required: false`, and a type may only widen."
+                ) from error
+
+
+def _properties(definition: TableDefinition) -> dict[str, str]:
+    return {"comment": definition.metadata.description.strip(), **definition.metadata.properties}
+
+
+def _field(column: Column, ids: Iterator[int]) -> NestedField:
+    number = next(ids)
+    return NestedField(
+        number, column.name, _iceberg_type(column, ids), required=column.required, doc=column.description
+    )
+
+
+def _iceberg_type(column: ColumnType, ids: Iterator[int]) -> IcebergType:
+    if column.type == "struct":
+        return StructType(*(_field(field, ids) for field in column.fields))
+    if column.element is not None:
+        number = next(ids)
+        return ListType(number, _iceberg_type(column.element, ids), element_required=column.element.required)
+    if column.key is not None and column.value is not None:
+        key, value = next(ids), next(ids)
+        return MapType(
+            key,
+            _iceberg_type(column.key, ids),
+            value,
+            _iceberg_type(column.value, ids),
+            value_required=column.value.required,
+        )
+    return _PRIMITIVES[column.type]
