@@ -91,7 +91,16 @@ class IngestSettings(_Group):
     max_path_bytes: PositiveInt = 4 * KIB
     max_captured_field_bytes: PositiveInt = 1 * KIB
     """The longest captured header, path or query string."""
+    head_timeout_seconds: PositiveFloat = 10
     body_timeout_seconds: PositiveFloat = 30
+    keep_alive_seconds: PositiveFloat = 75
+    """How long an idle connection stays open; longer than a balancer keeps one, so that it never sends into a close."""
+    commit_max_seconds: PositiveFloat = 10
+    """A ping that is not durable after this long is answered 503."""
+    stop_answer_seconds: PositiveFloat = 5
+    """How long a stopping node waits for requests that have begun."""
+    stop_ship_seconds: PositiveFloat = 10
+    """How long a stopping node goes on shipping; what is left waits for its next start."""
     answer_too_large_with_202: bool = False
     """For fleets that retry on 4xx: drop a ping that is too large, and let the client forget it."""
     captured_headers: tuple[str, ...] = (
