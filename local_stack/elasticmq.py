@@ -31,6 +31,7 @@ class ElasticMq:
     port: int
     visibility_timeout_seconds: int = 300
     queues: tuple[str, ...] = ("raw-index", "raw-index-dlq")
+    listen_host: str = LOOPBACK
 
     @property
     def url(self) -> str:
@@ -98,11 +99,12 @@ class ElasticMq:
         # No redrive policy: a receive that moves a message to the dead-letter queue leaves it in both, and
         # the next insert then stops persistence silently. The drain moves poison messages itself.
         # StoppingSupervisorStrategy makes an internal failure visible as 503s, which a health check can see.
+        # host = "*": queue URLs name the host that the request asked for, whatever that is called from outside.
         # WRITE_DELAY=0: with the default, up to 201 acknowledged messages were lost by one kill -9.
         return textwrap.dedent("""\
             include classpath("application.conf")
             pekko.actor.guardian-supervisor-strategy = "org.apache.pekko.actor.StoppingSupervisorStrategy"
-            node-address {{ protocol = http, host = "{host}", port = {port}, context-path = "" }}
+            node-address {{ protocol = http, host = "*", port = {port}, context-path = "" }}
             rest-sqs {{ enabled = true, bind-hostname = "{host}", bind-port = {port}, sqs-limits = strict }}
             rest-stats {{ enabled = false }}
             aws {{ region = "{region}", accountId = "000000000000" }}
@@ -118,7 +120,7 @@ class ElasticMq:
               password = ""
               prune-data-on-init = false
             }}
-            """).format(host=LOOPBACK, port=self.port, region=REGION, queues=queues, database=self._database)
+            """).format(host=self.listen_host, port=self.port, region=REGION, queues=queues, database=self._database)
 
     def check_health(self) -> None:
         """Ask every queue for its length; raises Unhealthy."""

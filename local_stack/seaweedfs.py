@@ -39,6 +39,8 @@ class SeaweedFs:
     secret_access_key: str
     buckets: tuple[str, ...] = ("raw", "lake")
     table_bucket: str = "warehouse"
+    listen_host: str = LOOPBACK
+    """Whoever reaches this address reaches S3: a container, which nothing reaches unasked, listens on all."""
 
     @property
     def s3_url(self) -> str:
@@ -113,7 +115,7 @@ class SeaweedFs:
             "mini",
             f"-dir={self.data_directory}",
             f"-ip={LOOPBACK}",
-            f"-ip.bind={LOOPBACK}",
+            f"-ip.bind={self.listen_host}",
             f"-s3.config={self.configuration_file}",
             f"-s3.port={self.s3_port}",
             f"-s3.port.iceberg={self.catalog_port}",
