@@ -99,7 +99,7 @@ class ElasticMq:
         # No redrive policy: a receive that moves a message to the dead-letter queue leaves it in both, and
         # the next insert then stops persistence silently. The drain moves poison messages itself.
         # StoppingSupervisorStrategy makes an internal failure visible as 503s, which a health check can see.
-        # host = "*": queue URLs name the host that the request asked for, whatever that is called from outside.
+        # host = "*": a queue URL names the host that its request asked for, inside a container or outside.
         # WRITE_DELAY=0: with the default, up to 201 acknowledged messages were lost by one kill -9.
         return textwrap.dedent("""\
             include classpath("application.conf")
@@ -120,7 +120,9 @@ class ElasticMq:
               password = ""
               prune-data-on-init = false
             }}
-            """).format(host=self.listen_host, port=self.port, region=REGION, queues=queues, database=self._database)
+            """).format(
+            host=self.listen_host, port=self.port, region=REGION, queues=queues, database=self._database
+        )
 
     def check_health(self) -> None:
         """Ask every queue for its length; raises Unhealthy."""

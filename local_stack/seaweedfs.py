@@ -40,7 +40,7 @@ class SeaweedFs:
     buckets: tuple[str, ...] = ("raw", "lake")
     table_bucket: str = "warehouse"
     listen_host: str = LOOPBACK
-    """Whoever reaches this address reaches S3: a container, which nothing reaches unasked, listens on all."""
+    """A container, whose addresses nothing outside reaches unasked, listens on all of them."""
 
     @property
     def s3_url(self) -> str:
