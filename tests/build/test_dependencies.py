@@ -1,0 +1,127 @@
+"""The locked files are what their comments say they are."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from telemetry_lake.settings import PROJECT_ROOT
+
+PROGRAM_FOLDERS = (
+    "telemetry_lake",
+    "ingest_server",
+    "local_stack",
+    "client_fleet",
+    "jobs",
+    "dags",
+    "benchmarks",
+)
+
+# Distributions that come with a direct dependency and are one thing with it.
+PARTS_OF = {
+    "apache-airflow-core": "apache-airflow",
+    "apache-airflow-task-sdk": "apache-airflow",
+    "botocore": "boto3",
+    "mypy-boto3-s3": "boto3-stubs",
+    "mypy-boto3-sqs": "boto3-stubs",
+    "pydantic-core": "pydantic",
+}
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required_names(file: Path) -> set[str]:
+    lines = (line.strip() for line in file.read_text().splitlines())
+    return {
+        normalised(re.split(r"[\[<>=~! ;]", line, maxsplit=1)[0])
+        for line in lines
+        if line and not line.startswith(("#", "--hash"))
+    }
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from (PROJECT_ROOT / folder).rglob("*.py")
+
+
+def imported_modules(files: Iterator[Path]) -> dict[str, Path]:
+    """Each absolute module name that the files import, with one file that does."""
+    modules: dict[str, Path] = {}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name: file for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules |= {f"{node.module}.{alias.name}": file for alias in node.names}
+    return modules
+
+
+def distributions_by_module() -> dict[str, set[str]]:
+    """Who installs each module, by dotted name: the top of a namespace package has several owners."""
+    owners: dict[str, set[str]] = {}
+    for distribution in importlib.metadata.distributions():
+        name = normalised(distribution.metadata["Name"])
+        for file in distribution.files or ():
+            if file.suffix in {".py", ".so", ".pyd"} and ".." not in file.parts:
+                parts = [part.partition(".")[0] for part in file.parts]
+                if parts[-1] == "__init__":
+                    parts.pop()
+                if parts:
+                    owners.setdefault(".".join(parts), set()).add(PARTS_OF.get(name, name))
+    return owners
+
+
+def owners_of(module: str, owners: dict[str, set[str]]) -> set[str]:
+    """Who installs the module, or the nearest package that contains what is imported."""
+    while module and module not in owners:
+        module = module.rpartition(".")[0]
+    return owners.get(module, set())
+
+
+@pytest.fixture(scope="module")
+def directly_required() -> set[str]:
+    return required_names(PROJECT_ROOT / "requirements.in")
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt"])
+def test_every_locked_requirement_has_a_version_and_a_hash(name: str) -> None:
+    text = (PROJECT_ROOT / name).read_text()
+    entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert entries
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z0-9,-]+\])?==\S+ ", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt"])
+def test_the_locked_files_name_no_package_index(name: str) -> None:
+    assert not re.search(r"://|--(extra-)?index-url|--find-links", (PROJECT_ROOT / name).read_text())
+
+
+def test_the_lock_holds_everything_that_is_required(directly_required: set[str]) -> None:
+    assert directly_required <= required_names(PROJECT_ROOT / "requirements.txt")
+
+
+def test_pyspark_client_is_kept_out() -> None:
+    assert "pyspark-client" not in required_names(PROJECT_ROOT / "requirements.txt")
+    installed = {normalised(found.metadata["Name"]) for found in importlib.metadata.distributions()}
+    assert "pyspark" in installed
+    assert "pyspark-client" not in installed
+
+
+def test_what_the_code_imports_is_required_directly(directly_required: set[str]) -> None:
+    owners = distributions_by_module()
+    ours = {folder.name for folder in PROJECT_ROOT.iterdir() if folder.is_dir()}
+    not_required = {
+        f"{module} of {owners_of(module, owners) or 'nobody'}, imported by {file.relative_to(PROJECT_ROOT)}"
+        for module, file in imported_modules(python_files(*PROGRAM_FOLDERS, "tests")).items()
+        if module.partition(".")[0] not in sys.stdlib_module_names | ours
+        and not owners_of(module, owners) & directly_required
+    }
+    assert not not_required, "add these to requirements.in"
