@@ -1,30 +1,39 @@
 """Every object key of the lake: the one place that builds them and takes them apart.
 
-======================================================  ===========  =================================
-key                                                     bucket       what
-======================================================  ===========  =================================
-``raw/v1/<date>/<hour>/<node>/<segment id>.arrows``     raw bucket   pings as received (`raw_object`)
-``ledger/claims/<raw object key>.json``                 lake bucket  which batch owns a raw object
-``batches/<batch id>/manifest.json``                    lake bucket  the raw objects of a batch
-``batches/<batch id>/staged/<part>.json``               lake bucket  the files that a conversion staged
-``batches/<batch id>/audit.json``                       lake bucket  what the gates found
-``batches/<batch id>/committed.json``                   lake bucket  the snapshots that hold the batch
-======================================================  ===========  =================================
+=======================================================  ===========  ========================================
+key                                                      bucket       what
+=======================================================  ===========  ========================================
+``raw/v1/<date>/<hour>/<node>/<segment id>.arrows``      raw bucket   pings as received (`raw_object`)
+``ledger/claims/<raw object key>.json``                  lake bucket  which batch owns a raw object
+``ledger/claims/<raw object key>@<batch id>.json``       lake bucket  who owns it after that
+``ledger/releases/<raw object key>@<batch id>.json``     lake bucket  the batch gave it back, for replay
+``batches/<batch id>/manifest.json``                     lake bucket  the raw objects of a batch
+``batches/<batch id>/staged/<part>.json``                lake bucket  the files that a conversion staged
+``batches/<batch id>/attempts/<part>/<attempt>.json``    lake bucket  a conversion that was begun
+``batches/<batch id>/audit.json``                        lake bucket  what the gates found
+``batches/<batch id>/waiver.json``                       lake bucket  somebody lets the batch pass its gates
+``batches/<batch id>/publication.json``                  lake bucket  the files that are to be committed
+``batches/<batch id>/committed.json``                    lake bucket  the snapshots that hold the batch
+``replays/<replay id>/selection.json``                   lake bucket  which rejected pings are sent again
+``replays/<replay id>/pings.arrows``                     lake bucket  their raw object, while it waits
+=======================================================  ===========  ========================================
 
 Date and hour are those of the first ping of the raw object, in UTC. No object under `raw/` or
-`ledger/`, no manifest and no commit record is ever changed once it is there.
+`ledger/`, no manifest, publication or commit record is ever changed once it is there.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 
 RAW_PREFIX: Final = "raw/v1/"
 CLAIM_PREFIX: Final = "ledger/claims/"
+RELEASE_PREFIX: Final = "ledger/releases/"
 BATCH_PREFIX: Final = "batches/"
+REPLAY_PREFIX: Final = "replays/"
 
 NAME_MAX_LENGTH: Final = 128
 """The longest node name or segment id, in characters; S3 keys hold 1,024 bytes in all."""
@@ -80,10 +89,9 @@ def raw_object_prefix(day: date) -> str:
     return f"{RAW_PREFIX}{day.isoformat()}/"
 
 
-def claim_key(raw_key: str) -> str:
-    """The key of the claim on a raw object."""
-    split_raw_object_key(raw_key)
-    return f"{CLAIM_PREFIX}{raw_key}.json"
+def claim_key(raw_key: str, *, after: str | None = None) -> str:
+    """The key of the claim on a raw object: the first one, or the one `after` that batch gave it back."""
+    return f"{CLAIM_PREFIX}{_tenure(raw_key, after)}.json"
 
 
 def claim_prefix(day: date) -> str:
@@ -91,21 +99,57 @@ def claim_prefix(day: date) -> str:
     return f"{CLAIM_PREFIX}{raw_object_prefix(day)}"
 
 
-def claimed_raw_object_key(key: str) -> str:
-    """The raw object that the claim `key` is about; ValueError when it is not a claim's key."""
-    if not (key.startswith(CLAIM_PREFIX) and key.endswith(".json")):
-        raise ValueError(f"not the key of a claim: {key!r}")
-    raw_key = key.removeprefix(CLAIM_PREFIX).removesuffix(".json")
+def split_claim_key(key: str) -> tuple[str, str | None]:
+    """The raw object that the claim `key` is about, and the batch that had given it back before.
+
+    ValueError when it is not a claim's key.
+    """
+    return _split_tenure(key, CLAIM_PREFIX)
+
+
+def release_key(raw_key: str, batch: str) -> str:
+    """The key of the record that `batch` gave a raw object back, so that it can be claimed again."""
+    return f"{RELEASE_PREFIX}{_tenure(raw_key, batch)}.json"
+
+
+def release_prefix(day: date) -> str:
+    """What the keys of the releases of all raw objects of one UTC day start with."""
+    return f"{RELEASE_PREFIX}{raw_object_prefix(day)}"
+
+
+def split_release_key(key: str) -> tuple[str, str]:
+    """The raw object and the batch that gave it back; ValueError when it is not a release's key."""
+    raw_key, batch = _split_tenure(key, RELEASE_PREFIX)
+    if batch is None:
+        raise ValueError(f"not the key of a release: {key!r}")
+    return raw_key, batch
+
+
+def _tenure(raw_key: str, after: str | None) -> str:
     split_raw_object_key(raw_key)
-    return raw_key
+    if after is None:
+        return raw_key
+    if _BATCH_ID.fullmatch(after) is None:
+        raise ValueError(f"not a batch id: {after!r} (expected 32 hexadecimal digits)")
+    return f"{raw_key}@{after}"
 
 
-def batch_id(raw_keys: Iterable[str]) -> str:
+def _split_tenure(key: str, prefix: str) -> tuple[str, str | None]:
+    raw_key, _, batch = key.removeprefix(prefix).removesuffix(".json").partition("@")
+    if key != f"{prefix}{_tenure(raw_key, batch or None)}.json":
+        raise ValueError(f"not a key below {prefix}: {key!r}")
+    return raw_key, batch or None
+
+
+def batch_id(raw_keys: Iterable[str] | Mapping[str, str | None]) -> str:
     """The identity of the batch made of these raw objects: 32 hex digits, whatever their order.
 
-    The first 128 bits of the SHA-256 of the sorted keys, one a line.
+    The first 128 bits of the SHA-256 of the sorted keys, one a line. A mapping gives for each raw object
+    the batch that had given it back, or None: the key is then followed by `@` and that batch, so that a raw
+    object that is drained a second time makes another batch than the first time.
     """
-    lines = "\n".join(sorted(set(raw_keys)))
+    before = raw_keys if isinstance(raw_keys, Mapping) else dict.fromkeys(raw_keys)
+    lines = "\n".join(sorted(_tenure(key, batch) if batch else key for key, batch in before.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
@@ -133,3 +177,36 @@ def audit_key(batch: str) -> str:
 def committed_key(batch: str) -> str:
     """The key of the record that a batch is committed."""
     return _in_batch(batch, "committed.json")
+
+
+def batch_of_key(key: str) -> str:
+    """The batch that the object `key` below `batches/` belongs to; ValueError for any other key."""
+    batch = key.removeprefix(BATCH_PREFIX).partition("/")[0]
+    if not key.startswith(_in_batch(batch, "")):
+        raise ValueError(f"not the key of a batch's object: {key!r}")
+    return batch
+
+
+def attempts_prefix(batch: str, part: str) -> str:
+    """What the keys of all attempts to convert one part of a batch start with."""
+    return _in_batch(batch, f"attempts/{part}/")
+
+
+def waiver_key(batch: str) -> str:
+    """The key of somebody's decision to publish a batch although it failed its gates."""
+    return _in_batch(batch, "waiver.json")
+
+
+def publication_key(batch: str) -> str:
+    """The key of the list of files that are to be committed for a batch."""
+    return _in_batch(batch, "publication.json")
+
+
+def replay_selection_key(replay: str) -> str:
+    """The key of the list of rejected pings that a replay sends again."""
+    return f"{REPLAY_PREFIX}{replay}/selection.json"
+
+
+def replay_pings_key(replay: str) -> str:
+    """The key under which the raw object of a replay waits until its rows have left the rejected table."""
+    return f"{REPLAY_PREFIX}{replay}/pings.arrows"

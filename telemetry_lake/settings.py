@@ -141,8 +141,16 @@ class DrainSettings(_Group):
 
     batch_max_bytes: PositiveInt = 512 * MIB
     batch_max_raw_objects: Annotated[int, Field(ge=1, le=1_000)] = 64
+    part_max_bytes: PositiveInt = 64 * MIB
+    """How much of a batch one task converts, in bytes of raw objects; one raw object may be larger."""
     receive_wait_seconds: Annotated[int, Field(ge=0, le=20)] = 2
     commit_max_attempts: PositiveInt = 20
+    conversion_max_attempts: PositiveInt = 5
+    """A raw object whose conversion was begun this often without an end is set aside."""
+    reconcile_grace_seconds: PositiveFloat = 900
+    """A raw object younger than this is not missed yet: its index message may be on its way."""
+    reconcile_max_age_days: PositiveInt = 14
+    """How far back the reconciler looks; as long as SQS can keep a message."""
 
 
 class Settings(BaseSettings):

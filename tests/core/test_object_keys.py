@@ -22,9 +22,27 @@ def test_a_raw_object_key_splits_into_what_it_was_made_of(moment, node, segment)
 @given(MOMENTS, NAMES, NAMES)
 def test_a_claim_key_leads_back_to_its_raw_object(moment, node, segment):
     raw = keys.raw_object_key(moment, node, segment)
-    claim = keys.claim_key(raw)
-    assert keys.claimed_raw_object_key(claim) == raw
-    assert claim.startswith(keys.claim_prefix(moment.date()))
+    batch = keys.batch_id([raw])
+    for after in (None, batch):
+        claim = keys.claim_key(raw, after=after)
+        assert keys.split_claim_key(claim) == (raw, after)
+        assert claim.startswith(keys.claim_prefix(moment.date()))
+    assert keys.split_release_key(keys.release_key(raw, batch)) == (raw, batch)
+    assert keys.release_key(raw, batch).startswith(keys.release_prefix(moment.date()))
+
+
+@pytest.mark.parametrize("key", ["ledger/claims/raw/v1/x.json", "ledger/releases/raw/v1/x.json", ""])
+def test_anything_else_is_not_the_key_of_a_claim_or_a_release(key):
+    for split in (keys.split_claim_key, keys.split_release_key):
+        with pytest.raises(ValueError, match="not "):
+            split(key)
+
+
+def test_a_raw_object_that_was_given_back_makes_another_batch():
+    raw = keys.raw_object_key(datetime(2026, 11, 23, tzinfo=UTC), "n", "s")
+    first = keys.batch_id([raw])
+    assert keys.batch_id({raw: None}) == first
+    assert keys.batch_id({raw: first}) != first
 
 
 def test_the_hour_is_in_utc_whatever_the_zone_of_the_timestamp():
