@@ -1,0 +1,61 @@
+"""The object store against a real S3."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from telemetry_lake.failures import RetriableError
+from telemetry_lake.object_store import ObjectNotFound, ObjectStore, StoredObject
+
+
+@pytest.fixture
+def bucket(lake_settings):
+    return lake_settings.s3.lake_bucket
+
+
+@pytest.fixture
+def store(lake_settings):
+    return ObjectStore(lake_settings.s3)
+
+
+def test_of_many_writers_of_one_key_exactly_one_wins_and_its_body_stays(store, bucket):
+    def write(number):
+        return store.put_if_absent(bucket, "claims/one", str(number).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(write, range(16)))
+    assert won.count(True) == 1
+    assert store.get(bucket, "claims/one") == str(won.index(True)).encode()
+
+
+def test_what_is_not_there_is_none_or_an_error_that_names_it(store, bucket):
+    assert store.get_or_none(bucket, "nowhere") is None
+    with pytest.raises(ObjectNotFound, match=f"s3://{bucket}/nowhere"):
+        store.get(bucket, "nowhere")
+
+
+def test_put_replaces(store, bucket):
+    store.put(bucket, "report", b"old")
+    store.put(bucket, "report", b"new")
+    assert store.get(bucket, "report") == b"new"
+
+
+def test_a_listing_is_complete_and_in_the_order_of_keys_over_several_pages(store, bucket):
+    keys = [f"many/{number:04d}" for number in range(1_050)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.put(bucket, key, b"xy"), reversed(keys)))
+    store.put(bucket, "more/0000", b"")
+    assert list(store.list_objects(bucket, "many/")) == [StoredObject(key, 2) for key in keys]
+
+
+def test_a_store_that_is_away_is_retriable_and_not_reachable(lake_settings, bucket):
+    away = lake_settings.s3.model_copy(update={"endpoint_url": "http://127.0.0.1:9", "max_attempts": 1})
+    store = ObjectStore(away)
+    assert not store.is_reachable(bucket)
+    with pytest.raises(RetriableError, match=f"reading s3://{bucket}/key"):
+        store.get(bucket, "key")
+
+
+def test_a_bucket_that_answers_is_reachable(store, bucket):
+    assert store.is_reachable(bucket)
+    assert not store.is_reachable("no-such-bucket")
