@@ -130,6 +130,15 @@ class ConversionSettings(_Group):
     accept_unknown_types_of: frozenset[str] = frozenset()
     """Namespaces whose document types need no schema."""
     histogram_definitions_directory: Path = PROJECT_ROOT / ".local" / "histogram_definitions"
+    """`<repository>/<revision>/Histograms.json`; what is fetched from elsewhere is kept here."""
+    histogram_definitions_s3_prefix: Annotated[str, Field(pattern=r"^s3://[^/]+/")] | None = None
+    """A prefix with the same layout, `s3://<bucket>/<prefix>/`, asked when the directory has no such file."""
+    histogram_definitions_upstream_url: str | None = None
+    """Asked last: a URL with `{repository}` and `{revision}`, for Mozilla
+    `https://hg.mozilla.org/{repository}/raw-file/{revision}/toolkit/components/telemetry/Histograms.json`."""
+    histogram_definitions_timeout_seconds: PositiveFloat = 10
+    histogram_definitions_retry_seconds: PositiveFloat = 300
+    """How long a revision that was not found, or an upstream that did not answer, is not asked again."""
     country_database: Path | None = None
     """A MaxMind-format database; without one, every country is `??`."""
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
