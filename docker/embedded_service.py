@@ -1,0 +1,128 @@
+"""SeaweedFS and ElasticMQ in a container: the local stack's definitions, with the container's settings.
+
+`embedded_service.py seaweedfs` (or `elasticmq`) becomes the service; with `--check` it is the container's
+health check. Ports, keys, buckets and queues are those that `TELEMETRY_LAKE_…` tells the clients to use, so
+that both sides agree by construction.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from local_stack.elasticmq import ElasticMq
+from local_stack.program import Unhealthy, write_files
+from local_stack.seaweedfs import SeaweedFs
+from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.settings import PROJECT_ROOT, Settings, load_settings
+
+ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - of the container; compose decides what is published where
+FIRST_INTERNAL_PORT: Final = 9_330
+DATA_DIRECTORY: Final = Path("/var/lib/telemetry_lake")
+CONFIGURATION_DIRECTORY: Final = Path("/tmp/telemetry_lake")  # noqa: S108 - a container's /tmp is its own
+FAILED_CHECKS_FILE: Final = CONFIGURATION_DIRECTORY / "failed_checks"
+MAX_FAILED_CHECKS: Final = 3
+"""After so many in a row a service that had been healthy is ended, for Docker to start it again."""
+
+
+def seaweedfs(settings: Settings) -> SeaweedFs:
+    """S3 and the Iceberg catalog as `settings` expects them; ConfigurationError names what is missing."""
+    if settings.s3.access_key_id is None or settings.s3.secret_access_key is None:
+        raise ConfigurationError("TELEMETRY_LAKE_S3__ACCESS_KEY_ID and __SECRET_ACCESS_KEY are needed")
+    return SeaweedFs(
+        data_directory=DATA_DIRECTORY / "seaweedfs",
+        configuration_file=CONFIGURATION_DIRECTORY / "s3.json",
+        log_file=Path(os.devnull),
+        s3_port=_port("TELEMETRY_LAKE_S3__ENDPOINT_URL", settings.s3.endpoint_url),
+        catalog_port=_port(
+            "uri in TELEMETRY_LAKE_CATALOG__PROPERTIES", settings.catalog.properties.get("uri")
+        ),
+        first_internal_port=FIRST_INTERNAL_PORT,
+        access_key_id=settings.s3.access_key_id,
+        secret_access_key=settings.s3.secret_access_key.get_secret_value(),
+        buckets=(settings.s3.raw_bucket, settings.s3.lake_bucket),
+        table_bucket=urlsplit(settings.catalog.properties["warehouse"]).netloc,
+        listen_host=ALL_ADDRESSES,
+    )
+
+
+def elasticmq(settings: Settings) -> ElasticMq:
+    """The queues as `settings` expects them; ConfigurationError names what is missing."""
+    return ElasticMq(
+        data_directory=DATA_DIRECTORY / "elasticmq",
+        log_file=Path(os.devnull),
+        jars_directory=PROJECT_ROOT / "java" / "lib" / "elasticmq",
+        port=_port("TELEMETRY_LAKE_SQS__ENDPOINT_URL", settings.sqs.endpoint_url),
+        visibility_timeout_seconds=settings.sqs.visibility_timeout_seconds,
+        queues=(settings.sqs.index_queue_name, settings.sqs.dead_letter_queue_name),
+        listen_host=ALL_ADDRESSES,
+    )
+
+
+def run(service: SeaweedFs | ElasticMq) -> None:
+    """Prepare the service, then become it."""
+    if isinstance(service, ElasticMq) and (compaction := service.compaction()):
+        subprocess.run(compaction.command, cwd=compaction.directory, check=True)
+    program = service.program()
+    write_files(program)
+    # A container that is started again keeps its files; this life has not been healthy yet.
+    FAILED_CHECKS_FILE.unlink(missing_ok=True)
+    os.chdir(program.directory)
+    environment = {**os.environ, **program.environment}  # noqa: TID251 - handed on, not read
+    os.execvpe(program.command[0], program.command, environment)  # noqa: S606
+
+
+def check(service: SeaweedFs | ElasticMq) -> None:
+    """Raise Unhealthy; and end a service that was healthy once and has now failed several checks in a row.
+
+    Docker starts again what ends, but not what is merely unhealthy, which ElasticMQ is for good once its
+    storage has failed.
+    """
+    try:
+        service.check_health()
+    except Unhealthy:
+        if FAILED_CHECKS_FILE.is_file():
+            failed = int(FAILED_CHECKS_FILE.read_text(encoding="ascii") or 0) + 1
+            FAILED_CHECKS_FILE.write_text(str(failed), encoding="ascii")
+            if failed >= MAX_FAILED_CHECKS:
+                FAILED_CHECKS_FILE.unlink()
+                os.kill(1, signal.SIGTERM)
+        raise
+    FAILED_CHECKS_FILE.parent.mkdir(parents=True, exist_ok=True)
+    FAILED_CHECKS_FILE.write_text("0", encoding="ascii")
+
+
+def _port(variable: str, url: str | None) -> int:
+    port = urlsplit(url or "").port
+    if port is None:
+        raise ConfigurationError(f"{variable} must be a URL with a port, and is {url!r}")
+    return port
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("service", choices=("seaweedfs", "elasticmq"))
+    parser.add_argument("--check", action="store_true", help="ask the running service whether it is well")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings()
+        service = seaweedfs(settings) if arguments.service == "seaweedfs" else elasticmq(settings)
+        if arguments.check:
+            check(service)
+        else:
+            run(service)
+    except (ConfigurationError, Unhealthy) as failure:
+        sys.exit(f"{arguments.service}: {failure}")
+
+
+if __name__ == "__main__":
+    main()
