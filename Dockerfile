@@ -48,14 +48,15 @@ RUN --mount=type=secret,id=extra_ca \
 # --- The image of every service of ours ----------------------------------------------------------------
 FROM runtime AS telemetry-lake
 WORKDIR /opt/telemetry_lake
-ENV PATH=/opt/telemetry_lake/.venv/bin:$PATH \
-    PYTHONUNBUFFERED=1 \
-    PYTHONPATH=/opt/telemetry_lake
+ENV PATH=/opt/telemetry_lake/.venv/bin:$PATH PYTHONUNBUFFERED=1
 COPY --from=build /opt/telemetry_lake/.venv .venv
 COPY --from=build /opt/telemetry_lake/java/lib java/lib
-# .dockerignore names what is copied.
+# .dockerignore names what is copied. Nobody can write byte code later.
 COPY . .
-RUN python -m compileall -q .
+# Airflow looks for its settings module in its home.
+RUN python -m compileall -q -x '^./.venv/' . \
+    && install -d -o lake -g lake /var/lib/telemetry_lake/airflow/config \
+    && ln -s /opt/telemetry_lake/local_stack/airflow_local_settings.py /var/lib/telemetry_lake/airflow/config/
 USER lake
 CMD ["python", "-m", "telemetry_lake", "--help"]
 
