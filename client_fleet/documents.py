@@ -1,0 +1,617 @@
+"""The documents that the fleet sends, in Mozilla's public formats.
+
+Unified pings: https://firefox-source-docs.mozilla.org/toolkit/components/telemetry/data/common-ping.html
+Glean pings: https://mozilla.github.io/glean/book/user/pings/index.html
+
+A large document is made of sections that were written and compressed when `DocumentSource` was made and
+of patches that are its own: ids, dates, counters, build and timings. Sections come in many variants for
+each place, so that two documents of one fleet practically never have the same text.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Final
+
+import orjson
+
+from client_fleet.clients import ACTIVITY_LEVELS, Client, Machine, random_machines, random_uuid
+from client_fleet.gzip_parts import Document, Section, section
+from client_fleet.histograms import (
+    HistogramDefinition,
+    histogram_definitions,
+    histogram_entries,
+    histogram_text,
+)
+
+VARIANTS_COUNT: Final = 16
+"""How many variants of every section there are for each level of activity."""
+_GROUP_SIZE: Final = 91
+_CONTENT_HISTOGRAMS: Final = 96
+"""The last definitions are recorded in content processes, all others in the parent process."""
+_KEYED_HISTOGRAMS: Final = 9
+_UNIFIED_VERSION: Final = 4
+_FIRST_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+MAIN_REASONS: Final = (("shutdown", 72), ("environment-change", 16), ("daily", 9), ("aborted-session", 3))
+_ADDONS: Final = (
+    "uBlock0@raymondhill.net", "addon@darkreader.org", "{446900e4-71c2-419f-a6a7-df9c091e268b}",
+    "jid1-MnnxcxisBPnSXQ@jetpack", "formautofill@mozilla.org", "pictureinpicture@mozilla.org",
+    "screenshots@mozilla.org", "webcompat@mozilla.org", "langpack-de@firefox.mozilla.org",
+    "@testpilot-containers", "sponsorBlocker@ajay.app", "{73a6fe31-595d-460b-a920-fcc0f8843232}",
+)  # fmt: skip
+_GRAPHICS: Final = (
+    ("Intel(R) UHD Graphics 620", "0x8086", "0x5917"), ("NVIDIA GeForce GTX 1650", "0x10de", "0x1f82"),
+    ("AMD Radeon(TM) Graphics", "0x1002", "0x1638"), ("Intel(R) Iris(R) Xe Graphics", "0x8086", "0x9a49"),
+    ("Apple M2", "0x106b", "0x0"), ("NVIDIA GeForce RTX 3060", "0x10de", "0x2503"),
+)  # fmt: skip
+_SCALARS: Final = tuple(
+    f"{category}.{name}"
+    for category in ("browser.engagement", "browser.ui", "media", "networking", "security", "startup", "wr")
+    for name in ("active_ticks", "total_uri_count", "max_concurrent_tab_count", "unique_domains_count",
+                 "session_time_ms", "picked_count", "error_count", "retry_count")
+)  # fmt: skip
+_STATEMENTS: Final = (
+    "SELECT id FROM moz_places WHERE url_hash = :hash", "DELETE FROM moz_cookies WHERE name = :name",
+    "UPDATE moz_bookmarks SET position = :position", "INSERT INTO moz_inputhistory VALUES (:place, :input)",
+    "SELECT data FROM moz_icons WHERE id = :id",
+)  # fmt: skip
+_EVENTS: Final = (
+    ("navigation", "search", "urlbar", "enter"),
+    ("addonsManager", "update", "extension", "completed"),
+    ("security.ui.identitypopup", "open", "identity_popup", None),
+    ("uptake.remotecontent.result", "uptake", "remotesettings", "success"),
+    ("normandy", "enroll", "preference_study", "rollout-0"),
+    ("pictureinpicture", "create", "player", "2"),
+)  # fmt: skip
+
+
+class DocumentSource:
+    """Everything that documents are made of, drawn from `rng` once; making one takes about half a second."""
+
+    def __init__(self, rng: Random) -> None:
+        self.machines = random_machines(rng)
+        definitions = histogram_definitions()
+        parent, content = definitions[:-_CONTENT_HISTOGRAMS], definitions[-_CONTENT_HISTOGRAMS:]
+        groups = [parent[start : start + _GROUP_SIZE] for start in range(0, len(parent), _GROUP_SIZE)]
+        self._environments = [section(_environment(rng, machine)) for machine in self.machines]
+        self._histograms = [_variants(rng, group) for group in groups]
+        self._processes = [
+            [section(_processes(rng, content, activity)) for _ in range(VARIANTS_COUNT)]
+            for activity in ACTIVITY_LEVELS
+        ]
+        self._keyed = [
+            [section(_keyed_histograms(rng, parent, activity)) for _ in range(VARIANTS_COUNT)]
+            for activity in ACTIVITY_LEVELS
+        ]
+        self._comma = section(b",")
+
+    def main_ping(
+        self, rng: Random, client: Client, document_id: str, created: datetime, *, saved_session: bool = False
+    ) -> Document:
+        """A `main` ping, or a `saved-session`, which is the same for a whole session.
+
+        The client's counters move on. `created` is when the client made it, by its own clock.
+        """
+        reason = "saved-session" if saved_session else _choose(rng, MAIN_REASONS)
+        head = _common(client, document_id, created, "saved-session" if saved_session else "main")
+        head["payload"] = _payload_head(rng, client, created, reason)
+        # The patch ends inside of `payload`, and `environment` goes in front of it.
+        application = client.application
+        build = {
+            "applicationName": application.name,
+            "architecture": client.machine.architecture,
+            "buildId": application.build_id,
+            "version": application.version,
+            "displayVersion": application.display_version,
+            "platformVersion": application.version,
+            "vendor": "Mozilla",
+            "xpcomAbi": f"{client.machine.architecture.replace('-', '_')}-gcc3",
+            "updaterAvailable": True,
+        }
+        payload = orjson.dumps(head.pop("payload"))
+        level = client.activity
+        parts: list[bytes | Section] = [
+            orjson.dumps(head)[:-1] + b',"environment":{"build":' + orjson.dumps(build) + b",",
+            self._environments[client.machine.number],
+            b'"payload":' + payload[:-1] + b',"histograms":{',
+        ]
+        for index, group in enumerate(self._histograms):
+            if index:
+                parts.append(self._comma)
+            parts.append(group[level * VARIANTS_COUNT + int(rng.random() * VARIANTS_COUNT)])
+        parts.append(self._keyed[level][int(rng.random() * VARIANTS_COUNT)])
+        parts.append(self._processes[level][int(rng.random() * VARIANTS_COUNT)])
+        _end_subsession(rng, client, ends_session=reason in ("shutdown", "saved-session", "aborted-session"))
+        return Document(tuple(parts))
+
+
+def main_ping(rng: Random, client: Client, created: datetime, source: DocumentSource) -> bytes:
+    """The JSON text of one `main` ping with an id of its own, about 72 KB."""
+    return source.main_ping(rng, client, random_uuid(rng), created).json()
+
+
+def event_ping(rng: Random, client: Client, document_id: str, created: datetime) -> Document:
+    """An `event` ping: what the parent process recorded since the last one."""
+    document = _common(client, document_id, created, "event")
+    uptime = int(rng.expovariate(1 / 3_600_000))
+    events = []
+    for _ in range(1 + int(rng.expovariate(1 / 12))):
+        category, method, name, value = rng.choice(_EVENTS)
+        uptime += int(rng.expovariate(1 / 60_000))
+        event: list[object] = [uptime, category, method, name]
+        if value is not None:
+            event += [value, {"engine": "google", "numChars": str(rng.randrange(1, 40))}]
+        events.append(event)
+    document["payload"] = {
+        "reason": rng.choice(("periodic", "max", "shutdown")),
+        "processStartTimestamp": int(created.timestamp() * 1000) - uptime,
+        "sessionId": client.session_id,
+        "subsessionId": client.subsession_id,
+        "lostEventsCount": 0,
+        "events": {"parent": events},
+    }
+    return Document((orjson.dumps(document),))
+
+
+def crash_ping(rng: Random, client: Client, document_id: str, created: datetime) -> Document:
+    """A `crash` ping with the frames of the thread that crashed; it has an id, and no environment."""
+    document = _common(client, document_id, created, "crash")
+    frames = [
+        {"ip": f"0x{rng.getrandbits(47):x}", "module_index": rng.randrange(3), "trust": "cfi"}
+        for _ in range(rng.randrange(10, 60))
+    ]
+    document["payload"] = {
+        "version": 1,
+        "crashDate": created.date().isoformat(),
+        "crashTime": created.strftime("%Y-%m-%dT%H:00:00.000Z"),
+        "crashId": random_uuid(rng),
+        "sessionId": client.session_id,
+        "processType": rng.choice(("main", "content", "gpu")),
+        "hasCrashEnvironment": False,
+        "minidumpSha256Hash": f"{rng.getrandbits(256):064x}",
+        "stackTraces": {
+            "status": "OK",
+            "crash_info": {"type": "SIGSEGV", "address": f"0x{rng.getrandbits(32):x}", "crashing_thread": 0},
+            "main_module": 0,
+            "modules": [
+                {
+                    "filename": name,
+                    "base_addr": f"0x{rng.getrandbits(44):x}",
+                    "version": client.application.version,
+                }
+                for name in ("firefox", "xul", "nss3")
+            ],
+            "threads": [{"frames": frames}],
+        },
+        "metadata": {
+            "ProductName": client.application.name,
+            "ReleaseChannel": client.application.channel,
+            "BuildID": client.application.build_id,
+            "UptimeTS": f"{rng.random() * 90_000:.2f}",
+            "StartupCrash": "0",
+        },
+    }
+    return Document((orjson.dumps(document),))
+
+
+def baseline_ping(rng: Random, client: Client, created: datetime) -> Document:
+    """A Glean `baseline` ping: how long the application was in use. Its id is in the path alone."""
+    active = rng.random() < 0.6
+    document = _glean(rng, client, created, "active" if active else "inactive", timedelta(hours=4))
+    document["metrics"] = {
+        "datetime": {"glean.validation.first_run_hour": _glean_time(_first_run(client, created))},
+        "counter": {"browser.engagement.uri_count": 1 + int(rng.expovariate(1 / 30))},
+        "string": {"glean.baseline.locale": client.machine.locale},
+        "labeled_counter": {
+            "glean.validation.pings_submitted": {"baseline": 1 + int(rng.expovariate(1 / 3))}
+        },
+    } | (
+        {}
+        if active
+        else {
+            "timespan": {"glean.baseline.duration": {"time_unit": "second", "value": rng.randrange(5, 9_000)}}
+        }
+    )
+    return Document((orjson.dumps(document),))
+
+
+def metrics_ping(rng: Random, client: Client, created: datetime) -> Document:
+    """A Glean `metrics` ping, sent about once a day. Its id is in the path alone."""
+    document = _glean(
+        rng,
+        client,
+        created,
+        _choose(rng, (("overdue", 5), ("today", 2), ("tomorrow", 2), ("upgrade", 1))),
+        timedelta(days=1),
+    )
+    document["metrics"] = {
+        "boolean": {"browser.shell.default_browser": rng.random() < 0.7, "a11y.enabled": rng.random() < 0.05},
+        "counter": {name: 1 + int(rng.expovariate(1 / 50)) for name in rng.sample(_SCALARS, 14)},
+        "quantity": {"gfx.adapter.ram": rng.choice((512, 1_024, 4_096, 8_192))},
+        "string": {"search.default_engine": rng.choice(("google-b-d", "ddg", "bing", "ecosia"))},
+        "uuid": {"legacy.telemetry.profile_group_id": client.profile_group_id},
+        "timing_distribution": {name: _glean_distribution(rng) for name in rng.sample(_SCALARS, 10)},
+        "memory_distribution": {"memory.total": _glean_distribution(rng)},
+        "labeled_counter": {
+            "glean.error.invalid_overflow": {"gfx.status": 1},
+            "networking.http_response_version": {
+                "http_1": rng.randrange(1, 9_999),
+                "http_2": rng.randrange(1, 9_999),
+            },
+        },
+    }
+    return Document((orjson.dumps(document),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A date in the two forms of a unified ping: of the ping itself and, by the hour, of its session."""
+
+    creation: str
+    hour: str
+
+
+def _moment(created: datetime) -> _Moment:
+    text = created.strftime("%Y-%m-%dT%H:%M:%S.")
+    return _Moment(f"{text}{created.microsecond // 1000:03d}Z", f"{text[:13]}:00:00.0+00:00")
+
+
+def _common(client: Client, document_id: str, created: datetime, document_type: str) -> dict[str, object]:
+    application = client.application
+    return {
+        "type": document_type,
+        "id": document_id,
+        "creationDate": _moment(created).creation,
+        "version": _UNIFIED_VERSION,
+        "application": {
+            "architecture": client.machine.architecture,
+            "buildId": application.build_id,
+            "name": application.name,
+            "version": application.version,
+            "displayVersion": application.display_version,
+            "vendor": "Mozilla",
+            "platformVersion": application.version,
+            "xpcomAbi": f"{client.machine.architecture.replace('-', '_')}-gcc3",
+            "channel": application.channel,
+        },
+        "clientId": client.client_id,
+        "profileGroupId": client.profile_group_id,
+    }
+
+
+def _payload_head(rng: Random, client: Client, created: datetime, reason: str) -> dict[str, object]:
+    length = 60 + int(rng.expovariate(1 / 7_200))
+    start = 20 + int(rng.expovariate(1 / 40))
+    first_paint = start + 300 + int(rng.expovariate(1 / 2_000))
+    hour = _moment(created - timedelta(seconds=length)).hour
+    return {
+        "ver": _UNIFIED_VERSION,
+        "info": {
+            "reason": reason,
+            "revision": f"https://hg.mozilla.org/releases/mozilla-{client.application.channel}/rev/"
+            f"{int(client.application.build_id):040x}",
+            "timezoneOffset": 60,
+            "previousBuildId": None,
+            "sessionId": client.session_id,
+            "subsessionId": client.subsession_id,
+            "previousSessionId": None,
+            "previousSubsessionId": client.previous_subsession_id,
+            "subsessionCounter": client.subsession_counter,
+            "profileSubsessionCounter": client.profile_subsession_counter,
+            "sessionStartDate": hour,
+            "subsessionStartDate": hour,
+            "sessionLength": length,
+            "subsessionLength": length,
+            "addons": "formautofill%40mozilla.org:1.0.1,webcompat%40mozilla.org:158.5.0",
+        },
+        "simpleMeasurements": {
+            "totalTime": length,
+            "uptime": length // 60,
+            "start": start,
+            "main": start + int(rng.expovariate(1 / 200)),
+            "selectProfile": start + 150,
+            "afterProfileLocked": start + 160,
+            "startupCrashDetectionBegin": start + 240,
+            "startupCrashDetectionEnd": first_paint + 30_000,
+            "firstPaint": first_paint,
+            "sessionRestoreInit": first_paint + 90,
+            "sessionRestored": first_paint + int(rng.expovariate(1 / 900)),
+            "createTopLevelWindow": start + 260,
+            "firstLoadURI": first_paint + 20,
+            "delayedStartupStarted": first_paint + 70,
+            "activeTicks": int(length / 5 * rng.random()),
+            "shutdownDuration": 200 + int(rng.expovariate(1 / 1_500)),
+            "failedProfileLockCount": 0,
+            "savedPings": 1,
+            "maximalNumberOfConcurrentThreads": rng.randrange(40, 180),
+        },
+    }
+
+
+def _end_subsession(rng: Random, client: Client, *, ends_session: bool) -> None:
+    client.previous_subsession_id = client.subsession_id
+    client.subsession_id = random_uuid(rng)
+    client.profile_subsession_counter += 1
+    client.subsession_counter += 1
+    if ends_session:
+        client.session_id = random_uuid(rng)
+        client.subsession_counter = 1
+
+
+def _variants(rng: Random, group: tuple[HistogramDefinition, ...]) -> list[Section]:
+    return [
+        section(histogram_entries(rng, group, activity))
+        for activity in ACTIVITY_LEVELS
+        for _ in range(VARIANTS_COUNT)
+    ]
+
+
+def _keyed_histograms(rng: Random, definitions: tuple[HistogramDefinition, ...], activity: float) -> bytes:
+    """Closes `histograms` and writes `keyedHistograms`."""
+    members = []
+    for definition in rng.sample(definitions, _KEYED_HISTOGRAMS):
+        keys = rng.sample(_ADDONS, rng.randrange(1, 4))
+        entries = ",".join(f'"{key}":{histogram_text(rng, definition, activity)}' for key in keys)
+        members.append(f'"{definition.name}_BY_ADDON":{{{entries}}}')
+    return (f'}},"keyedHistograms":{{{",".join(members)}}},').encode()
+
+
+def _processes(rng: Random, content: tuple[HistogramDefinition, ...], activity: float) -> bytes:
+    """Writes `processes` and the rest of the payload, and closes payload and document."""
+    parent = {
+        "scalars": {name: int(rng.expovariate(1 / (200 * activity))) for name in rng.sample(_SCALARS, 18)},
+        "keyedScalars": {
+            "browser.search.withads.urlbar": {"google:tagged": rng.randrange(1, 50)},
+            "telemetry.event_counts": {
+                "/".join(filter(None, event)): rng.randrange(1, 90) for event in rng.sample(_EVENTS, 4)
+            },
+        },
+    }
+    other = {"scalars": {name: rng.randrange(1, 99) for name in rng.sample(_SCALARS, 3)}}
+    rest = {
+        "slowSQL": {
+            "mainThread": {},
+            "otherThreads": {statement: [1, 900] for statement in rng.sample(_STATEMENTS, 3)},
+        },
+        "slowSQLStartup": {"mainThread": {}, "otherThreads": {}},
+        "lateWrites": {"memoryMap": [], "stacks": []},
+        "addonDetails": {"XPI": {}},
+    }
+    keyed = rng.sample(content, 3)
+    keyed_text = ",".join(
+        f'"{d.name}_BY_KIND":{{"web":{histogram_text(rng, d, activity)},'
+        f'"webIsolated":{histogram_text(rng, d, activity)}}}'
+        for d in keyed
+    )
+    text = b"".join(
+        (
+            b'"processes":{"parent":',
+            orjson.dumps(parent),
+            b',"content":{"histograms":{',
+            histogram_entries(rng, content, activity),
+            b'},"keyedHistograms":{' + keyed_text.encode() + b"},",
+            orjson.dumps(other)[1:],
+            b',"gpu":{"histograms":{',
+            histogram_entries(rng, content[:4], activity),
+            b"}," + orjson.dumps(other)[1:],
+            b',"extension":',
+            orjson.dumps(other),
+            b',"dynamic":{"scalars":{},"keyedScalars":{}}},',
+        )
+    )
+    return text + orjson.dumps(rest)[1:] + b"}"
+
+
+def _environment(rng: Random, machine: Machine) -> bytes:
+    """The environment behind `build`, which is the client's own; closes it."""
+    adapter, vendor, device = rng.choice(_GRAPHICS)
+    addons = {
+        name: {
+            "version": f"{rng.randrange(1, 160)}.{rng.randrange(10)}.{rng.randrange(10)}",
+            "scope": 1,
+            "type": "extension",
+            "updateDay": 20_700 + rng.randrange(70),
+            "installDay": 18_000 + rng.randrange(2_700),
+            "isSystem": name.endswith("@mozilla.org"),
+            "isWebExtension": True,
+            "multiprocessCompatible": True,
+            "blocklisted": False,
+            "userDisabled": False,
+            "appDisabled": False,
+            "foreignInstall": False,
+            "hasBinaryComponents": False,
+            "signedState": 2,
+            "name": name,
+        }
+        for name in rng.sample(_ADDONS, rng.randrange(4, len(_ADDONS)))
+    }
+    environment = {
+        "partner": {
+            "distributionId": None,
+            "distributionVersion": None,
+            "partnerId": None,
+            "partnerNames": [],
+        },
+        "system": {
+            "memoryMB": machine.memory_mb,
+            "virtualMaxMB": 134_217_728,
+            "isWow64": False,
+            "cpu": {
+                "isWindowsSMode": False,
+                "count": machine.cpu_cores * 2,
+                "cores": machine.cpu_cores,
+                "vendor": rng.choice(("GenuineIntel", "AuthenticAMD")),
+                "family": 6,
+                "model": rng.randrange(60, 200),
+                "stepping": rng.randrange(12),
+                "l2cacheKB": 1_280,
+                "l3cacheKB": 12_288,
+                "speedMHz": rng.randrange(1_200, 3_900),
+                "extensions": [
+                    "hasMMX",
+                    "hasSSE",
+                    "hasSSE2",
+                    "hasSSE3",
+                    "hasSSE4_1",
+                    "hasSSE4_2",
+                    "hasAVX",
+                    "hasAES",
+                ],
+            },
+            "os": {
+                "name": machine.os,
+                "version": machine.os_version,
+                "locale": machine.locale,
+                "installYear": 2_019 + rng.randrange(7),
+            },
+            "hdd": {
+                where: {
+                    "model": f"disk {rng.getrandbits(24):06X}",
+                    "revision": f"{rng.getrandbits(16):04X}",
+                    "type": "SSD",
+                }
+                for where in ("profile", "binary", "system")
+            },
+            "gfx": {
+                "D2DEnabled": True,
+                "DWriteEnabled": True,
+                "adapters": [
+                    {
+                        "description": adapter,
+                        "vendorID": vendor,
+                        "deviceID": device,
+                        "subsysID": f"{rng.getrandbits(32):08x}",
+                        "RAM": None,
+                        "driver": "igdumdim64 igd10iumd64 igd10iumd64 igd12umd64",
+                        "driverVersion": f"{rng.randrange(20, 32)}.0.101.{rng.randrange(9_999)}",
+                        "driverDate": f"{rng.randrange(1, 13)}-{rng.randrange(1, 29)}-2025",
+                        "GPUActive": True,
+                    }
+                ],
+                "monitors": [
+                    {"screenWidth": 1_920, "screenHeight": 1_080, "refreshRate": rng.choice((60, 144))}
+                ],
+                "features": {
+                    "compositor": "webrender",
+                    "gpuProcess": {"status": "available"},
+                    "wrQualified": {"status": "available"},
+                    "webgl": {"status": "available"},
+                    "openglCompositing": {"status": "available"},
+                },
+            },
+            "appleModelId": None,
+            "hasWinPackageId": False,
+        },
+        "settings": {
+            "blocklistEnabled": True,
+            "e10sEnabled": True,
+            "e10sMultiProcesses": 8,
+            "fissionEnabled": True,
+            "telemetryEnabled": machine.number % 3 == 0,
+            "locale": machine.locale,
+            "intl": {
+                "requestedLocales": [machine.locale],
+                "availableLocales": [machine.locale, "en-US"],
+                "appLocales": [machine.locale, "en-US"],
+                "systemLocales": [machine.locale],
+                "regionalPrefsLocales": [machine.locale],
+                "acceptLanguages": [machine.locale, "en-US", "en"],
+            },
+            "update": {"channel": "release", "enabled": True, "autoDownload": True, "background": True},
+            "userPrefs": {
+                "browser.cache.disk.capacity": rng.choice((358_400, 1_048_576, 256_000)),
+                "browser.search.region": rng.choice(("US", "DE", "FR", "BR", "PL", "JP")),
+                "browser.startup.page": rng.choice((1, 3)),
+                "browser.urlbar.suggest.searches": True,
+                "network.trr.mode": rng.choice((0, 2, 5)),
+                "privacy.trackingprotection.enabled": rng.random() < 0.3,
+            },
+            "sandbox": {"effectiveContentProcessLevel": 6, "contentWin32kLockdownState": 3},
+            "addonCompatibilityCheckEnabled": True,
+            "isDefaultBrowser": rng.random() < 0.7,
+            "defaultSearchEngine": rng.choice(("google-b-d", "ddg", "bing", "ecosia")),
+        },
+        "profile": {
+            "creationDate": 18_000 + rng.randrange(2_700),
+            "firstUseDate": 18_000 + rng.randrange(2_700),
+            "recoveredFromBackup": None,
+        },
+        "addons": {
+            "activeAddons": addons,
+            "theme": {
+                "id": "default-theme@mozilla.org",
+                "version": "1.4.1",
+                "blocklisted": False,
+                "installDay": 19_300,
+            },
+            "activeGMPlugins": {
+                "gmp-gmpopenh264": {"version": "2.6.0", "userDisabled": False, "applyBackgroundUpdates": 1}
+            },
+        },
+        "experiments": {
+            f"study-{rng.randrange(400)}-rollout": {
+                "branch": rng.choice(("control", "treatment-a", "treatment-b")),
+                "type": "nimbus-rollout",
+            }
+            for _ in range(rng.randrange(6, 20))
+        },
+    }
+    return orjson.dumps(environment)[1:] + b","
+
+
+def _glean(
+    rng: Random, client: Client, created: datetime, reason: str, covers: timedelta
+) -> dict[str, object]:
+    client.ping_sequence += 1
+    application, machine = client.application, client.machine
+    client_info: dict[str, object] = {
+        "telemetry_sdk_build": "71.0.0",
+        "client_id": client.client_id,
+        "first_run_date": f"{_first_run(client, created).date().isoformat()}+00:00",
+        "os": "Windows" if machine.os == "Windows_NT" else machine.os,
+        "os_version": machine.os_version,
+        "architecture": machine.architecture.replace("-64", "_64"),
+        "app_build": application.build_id,
+        "app_display_version": application.display_version,
+        "app_channel": application.channel,
+        "locale": machine.locale,
+        "build_date": "2026-11-09T17:45:12+00:00",
+        "session_id": client.session_id,
+        "session_count": client.profile_subsession_counter,
+    }
+    if client.is_phone:
+        client_info |= {
+            "android_sdk_version": "35",
+            "device_manufacturer": "Google",
+            "device_model": "Pixel 8",
+        }
+    started = created - timedelta(seconds=rng.random() * covers.total_seconds())
+    return {
+        "ping_info": {
+            "seq": client.ping_sequence,
+            "start_time": _glean_time(started),
+            "end_time": _glean_time(created),
+            "reason": reason,
+            "experiments": {"search-tips": {"branch": "control", "extra": {"type": "nimbus-nimbus"}}},
+        },
+        "client_info": client_info,
+    }
+
+
+def _first_run(client: Client, created: datetime) -> datetime:
+    return max(created - timedelta(days=client.first_run_days_ago), _FIRST_DAY)
+
+
+def _glean_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M+00:00")
+
+
+def _glean_distribution(rng: Random) -> dict[str, object]:
+    bounds = sorted({int(2 ** (rng.randrange(80, 240) / 8)) for _ in range(rng.randrange(2, 12))})
+    values = {str(bound): 1 + int(rng.expovariate(1 / 5)) for bound in bounds}
+    return {"sum": sum(int(bound) * count for bound, count in values.items()), "values": values}
+
+
+def _choose(rng: Random, weighted: tuple[tuple[str, int], ...]) -> str:
+    return rng.choices([name for name, _ in weighted], [weight for _, weight in weighted])[0]
