@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pyarrow.fs as pa_fs
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.io import PY_IO_IMPL
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -58,18 +58,22 @@ _PRIMITIVES: Final[dict[str, PrimitiveType]] = {
 }
 
 
-def load_lake_catalog(settings: Settings) -> Catalog:
+def load_lake_catalog(settings: Settings, *, file_io: str | None = None) -> Catalog:
     """The catalog of `settings.catalog`; nothing is created.
 
-    Where the properties do not say how the tables' files are reached, the S3 settings do. Raises
-    ConfigurationError when no catalog is configured.
+    Where the properties do not say how the tables' files are reached, the S3 settings do. `file_io` names
+    another class than pyiceberg's own to read and write files with. Raises ConfigurationError when no
+    catalog is configured.
     """
     if not settings.catalog.properties:
         raise ConfigurationError(
             "no Iceberg catalog is configured: start the local stack (make run), or set "
             "TELEMETRY_LAKE_CATALOG__PROPERTIES to the JSON of pyiceberg's catalog properties"
         )
-    return load_catalog(settings.catalog.name, **_file_properties(settings.s3), **settings.catalog.properties)
+    properties = {**_file_properties(settings.s3), **settings.catalog.properties}
+    if file_io is not None:
+        properties[PY_IO_IMPL] = file_io
+    return load_catalog(settings.catalog.name, **properties)
 
 
 def create_tables(catalog: Catalog) -> list[str]:
@@ -116,6 +120,9 @@ class StagingArea:
 
 def staging_area(table: Table, batch: str) -> StagingArea:
     """The folder in which the files of one batch for one table are staged."""
+    # Brings pandas along, a second that commands which only read need not wait for.
+    from pyiceberg.io.pyarrow import PyArrowFileIO
+
     uri = f"{table.location().rstrip('/')}/data/{batch}"
     parts = urlsplit(uri)
     if not isinstance(table.io, PyArrowFileIO):
