@@ -1,0 +1,262 @@
+"""From a raw object to rows: what happens to each ping, in this order.
+
+1. `path`: parse the submission path; look the country up and drop the client's address.
+2. `decompress`: gunzip, within the limit.
+3. `decode`: parse the JSON; it must be an object.
+4. `identify`: find version and schema of the document type.
+5. `validate`: against the JSON Schema.
+6. `convert`: move fields into columns and histograms into typed lists.
+
+Whatever the first step is that says no, the ping becomes a rejected row with its bytes. A ping gives one
+row, and the same row whenever it is converted.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from telemetry_lake import columns
+from telemetry_lake.convert.country import ADDRESS_HEADERS, FORWARDED_FOR, CountryLookup
+from telemetry_lake.convert.decompress import decompress_document
+from telemetry_lake.convert.definition_store import DefinitionStore, NoDefinitions
+from telemetry_lake.convert.dimensions import dimension_values, load_dimensions
+from telemetry_lake.convert.document_schemas import DocumentSchema, Extraction, load_document_schemas
+from telemetry_lake.convert.document_text import document_text, parse_document
+from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
+from telemetry_lake.convert.histograms import KEYED, PLAIN, Json, LiftedHistograms, lift_histograms
+from telemetry_lake.convert.lift import Lifter, lifted_text
+from telemetry_lake.convert.normalize import normalized_channel, normalized_os, sample_id
+from telemetry_lake.convert.rows import Identity, PingRows, RejectedRows, Request
+from telemetry_lake.failures import ErrorType, PingRejected, Stage
+from telemetry_lake.object_store import ObjectStore
+from telemetry_lake.raw_object import RawObject
+from telemetry_lake.settings import MIB, ConversionSettings
+from telemetry_lake.submission_path import SubmissionPath, parse_submission_path
+
+CHUNK_MAX_PINGS: Final = 256
+CHUNK_MAX_DOCUMENT_BYTES: Final = 24 * MIB
+"""A chunk ends at whichever comes first; a larger document is a chunk of its own."""
+
+_NO_HISTOGRAMS: Final = LiftedHistograms([], [], 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A chunk of pings: those that became rows of `live.pings`, and those that were rejected."""
+
+    pings: pa.Table
+    rejected: pa.Table
+
+
+@dataclass(slots=True)
+class _Ping:
+    """One ping between the steps."""
+
+    request: Request
+    path: SubmissionPath
+    country: str
+    body: bytes
+    document: bytes
+    identity: Identity
+
+
+class Converter:
+    """Converts raw objects. Built once per process; not meant to be shared between threads.
+
+    Raises ConfigurationError when schemas, dimensions or the country database cannot be used.
+    """
+
+    def __init__(self, settings: ConversionSettings, object_store: ObjectStore | None = None) -> None:
+        """`object_store` is needed for histogram definitions in S3 only."""
+        self._settings = settings
+        self._schemas = load_document_schemas(settings.schemas_directory, settings.accept_unknown_types_of)
+        document = load_dimensions(settings.dimensions_file)
+        self._dimensions = {
+            name: dimension_values(document, name)
+            for name in columns.DIMENSIONS
+            if name != columns.SUBMISSION_DATE
+        }
+        self._lifters: dict[int, tuple[Extraction, Lifter]] = {}
+        self._definitions = DefinitionStore(settings, object_store)
+        self._countries = CountryLookup(settings.country_database, settings.trusted_proxies)
+
+    def convert(self, raw: RawObject) -> Iterator[Conversion]:
+        """The pings of `raw` as rows, a few hundred at a time, in their order.
+
+        Raises DamagedRawObject, at the latest after the last chunk.
+        """
+        position = 0
+        for batch in raw.record_batches():
+            yield from self._convert_batch(raw.key, position, batch)
+            position += batch.num_rows
+
+    def _convert_batch(self, raw_key: str, first_position: int, batch: pa.RecordBatch) -> Iterator[Conversion]:
+        chunk: list[_Ping] = []
+        rejected = RejectedRows()
+        document_bytes = 0
+        for row, request, country in _requests(batch, first_position, self._countries):
+            body = batch.column("body")[row].as_py()
+            identity = Identity()
+            try:
+                ping = self._open(request, identity, country, body)
+            except PingRejected as why:
+                rejected.add(request, identity, body, why)
+            else:
+                chunk.append(ping)
+                document_bytes += len(ping.document)
+            if (
+                len(chunk) + len(rejected.requests) >= CHUNK_MAX_PINGS
+                or document_bytes >= CHUNK_MAX_DOCUMENT_BYTES
+            ):
+                yield self._convert_chunk(raw_key, batch, chunk, rejected)
+                chunk, rejected, document_bytes = [], RejectedRows(), 0
+        if chunk or rejected.requests:
+            yield self._convert_chunk(raw_key, batch, chunk, rejected)
+
+    def _open(self, request: Request, identity: Identity, country: str, body: bytes) -> _Ping:
+        path = parse_submission_path(request.path)
+        identity.document_id = path.document_id
+        identity.namespace = path.namespace
+        identity.document_type = path.document_type
+        identity.document_version = path.document_version
+        document = decompress_document(body, self._settings.document_max_bytes)
+        return _Ping(request, path, country, body, document, identity)
+
+    def _convert_chunk(
+        self, raw_key: str, batch: pa.RecordBatch, chunk: list[_Ping], rejected: RejectedRows
+    ) -> Conversion:
+        pings = PingRows()
+        for ping in chunk:
+            try:
+                values, histograms = self._convert_ping(ping)
+            except PingRejected as why:
+                rejected.add(ping.request, ping.identity, ping.body, why)
+            else:
+                pings.add(ping.request, values, histograms.rows)
+        return Conversion(pings.table(raw_key, batch), rejected.table(raw_key, batch))
+
+    def _convert_ping(self, ping: _Ping) -> tuple[dict[str, object], LiftedHistograms]:
+        document = parse_document(ping.document)
+        schema = self._identify(ping, document)
+        schema.validate(document)
+        return self._lift(ping, document, schema)
+
+    def _identify(self, ping: _Ping, document: Json) -> DocumentSchema:
+        version = ping.path.document_version or _version_inside(document)
+        ping.identity.document_version = version
+        return self._schemas.find(ping.path.namespace, ping.path.document_type, version, document)
+
+    def _lift(
+        self, ping: _Ping, document: Json, schema: DocumentSchema
+    ) -> tuple[dict[str, object], LiftedHistograms]:
+        definitions = self._definitions_for(document, schema.extraction)
+        histograms = _NO_HISTOGRAMS
+        if schema.extraction.histograms is not None:
+            histograms = lift_histograms(document, schema.extraction.histograms, definitions)
+        return self._row(ping, document, schema, histograms), histograms
+
+    def _row(
+        self, ping: _Ping, document: Json, schema: DocumentSchema, histograms: LiftedHistograms
+    ) -> dict[str, object]:
+        path = ping.path
+        values, lifted = self._lifter(schema.extraction).lift(
+            document,
+            {
+                columns.DOCUMENT_ID: path.document_id,
+                columns.DOCUMENT_TYPE: path.document_type,
+                columns.DOCUMENT_VERSION: ping.identity.document_version,
+                columns.APP_NAME: path.app_name or path.namespace,
+                columns.APP_UPDATE_CHANNEL: path.app_update_channel,
+                columns.APP_VERSION: path.app_version,
+                columns.APP_BUILD_ID: path.app_build_id,
+                columns.OS: None,
+                columns.OS_VERSION: None,
+                columns.ARCHITECTURE: None,
+                columns.CLIENT_ID: None,
+            },
+        )
+        client_id = values[columns.CLIENT_ID]
+        return {
+            **values,
+            columns.NAMESPACE: path.namespace,
+            columns.NORMALIZED_CHANNEL: normalized_channel(values[columns.APP_UPDATE_CHANNEL]),
+            columns.NORMALIZED_OS: normalized_os(values[columns.OS]),
+            columns.COUNTRY: ping.country,
+            columns.SAMPLE_ID: None if client_id is None else sample_id(client_id),
+            columns.UNKNOWN_HISTOGRAMS: histograms.unknown,
+            columns.DOCUMENT: document_text(document),
+            columns.LIFTED: lifted_text((*lifted, *histograms.containers)),
+            columns.DOCUMENT_BYTES: len(ping.document),
+        }
+
+    def _lifter(self, extraction: Extraction) -> Lifter:
+        known = self._lifters.get(id(extraction))
+        if known is None:
+            # The extraction is kept beside its lifter, so that its id cannot become another's.
+            known = self._lifters[id(extraction)] = (extraction, Lifter(extraction, self._dimensions))
+        return known[1]
+
+    def _definitions_for(self, document: Json, extraction: Extraction) -> HistogramDefinitions | None:
+        """The definitions for a document's histograms.
+
+        Raises PingRejected with `unknown_histogram_revision` when its type cannot do without and there are
+        histograms.
+        """
+        places = extraction.histograms
+        if places is None or places.revision is None:
+            return None
+        revision: object = document
+        for part in places.revision[1:].split("/"):
+            revision = revision.get(part) if isinstance(revision, dict) else None
+        try:
+            if not isinstance(revision, str):
+                raise NoDefinitions("the document has histograms and names no revision that defines them")
+            return self._definitions.definitions(revision)
+        except NoDefinitions as error:
+            if not places.definitions_required or not _has_histograms(document):
+                return None
+            raise PingRejected(
+                ErrorType.UNKNOWN_HISTOGRAM_REVISION, str(error), stage=Stage.CONVERT
+            ) from error
+
+
+def _requests(
+    batch: pa.RecordBatch, first_position: int, countries: CountryLookup
+) -> Iterator[tuple[int, Request, str]]:
+    """Each ping's captured request and its country. The client's address does not leave this function."""
+    paths, queries, hosts, addresses, headers = (
+        batch.column(name).to_pylist() for name in ("path", "query", "host", "remote_address", "headers")
+    )
+    for row, captured in enumerate(headers):
+        kept: dict[str, str] = {}
+        forwarded_for: list[str] = []
+        for name, value in captured:
+            text = value.decode("latin-1")
+            if name == FORWARDED_FOR:
+                forwarded_for.append(text)
+            elif name not in ADDRESS_HEADERS:
+                # A header that came twice is one with both values (RFC 9110, section 5.3).
+                kept[name] = f"{kept[name]}, {text}" if name in kept else text
+        request = Request(
+            first_position + row,
+            row,
+            paths[row].decode("latin-1"),
+            queries[row].decode("latin-1"),
+            hosts[row].decode("latin-1"),
+            kept,
+        )
+        yield row, request, countries.country_of(forwarded_for, addresses[row])
+
+
+def _version_inside(document: Mapping[str, object]) -> str | None:
+    """The version that a document of Firefox names: `ver` in the old form, `version` in the unified one."""
+    version = document.get("ver", document.get("version"))
+    if type(version) is int or isinstance(version, str):
+        return str(version)
+    return None
+
+
+def _has_histograms(document: Mapping[str, object]) -> bool:
+    return bool(document.get(PLAIN) or document.get(KEYED))

@@ -1,0 +1,103 @@
+"""The country of a ping's sender: the only thing that is kept of an address.
+
+The address is looked up and forgotten within `country_of`; no caller stores, logs or returns it.
+"""
+
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Final
+
+import maxminddb
+
+from telemetry_lake.failures import ConfigurationError
+
+UNKNOWN_COUNTRY: Final = "??"
+FORWARDED_FOR: Final = "x-forwarded-for"
+ADDRESS_HEADERS: Final = frozenset(
+    {
+        FORWARDED_FOR,
+        "forwarded",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-forwarded-for",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+    }
+)
+"""Headers that carry an address. None of them reaches a table, even when configured to be captured."""
+
+FORWARDED_ADDRESSES_MAX: Final = 32
+"""So many addresses of a chain are looked at; a longer one is forged."""
+_LONGEST_ADDRESS: Final = 64
+
+
+class CountryLookup:
+    """Country codes by address, from a database in MaxMind's format; without one, always `??`.
+
+    Raises ConfigurationError when the database cannot be read.
+    """
+
+    def __init__(self, database: Path | None, trusted_proxies: int) -> None:
+        self._trusted_proxies = trusted_proxies
+        self._reader: maxminddb.Reader | None = None
+        if database is not None:
+            try:
+                self._reader = maxminddb.open_database(database)
+            except (OSError, maxminddb.InvalidDatabaseError) as error:
+                raise ConfigurationError(
+                    f"the country database {database} cannot be read: {error}. "
+                    "Give a database in MaxMind's format, or leave the setting out."
+                ) from error
+
+    def country_of(self, forwarded_for: Sequence[str], remote_address: str) -> str:
+        """ISO 3166-1 code of the sender's country, `??` when it cannot be told.
+
+        `forwarded_for` are the values of the X-Forwarded-For headers. The last `trusted_proxies` of their
+        addresses are our own; the first public one of the others is the sender's. Without any, the
+        address of the connection is, when it is public.
+        """
+        if self._reader is None:
+            return UNKNOWN_COUNTRY
+        chain = [part for value in forwarded_for for part in value.split(",")]
+        if self._trusted_proxies:
+            chain = chain[: -self._trusted_proxies]
+        for address in _public([*chain[:FORWARDED_ADDRESSES_MAX], remote_address]):
+            return self._country(address)
+        return UNKNOWN_COUNTRY
+
+    def _country(self, address: IPv4Address | IPv6Address) -> str:
+        assert self._reader is not None
+        if address.version == 6 and self._reader.metadata().ip_version == 4:
+            return UNKNOWN_COUNTRY
+        match self._reader.get(address):
+            case {"country": {"iso_code": str(code)}}:
+                return code
+            case _:
+                return UNKNOWN_COUNTRY
+
+
+def _public(texts: Sequence[str]) -> Iterator[IPv4Address | IPv6Address]:
+    for text in texts:
+        address = _parsed(text.strip())
+        if address is not None and address.is_global:
+            yield address
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    """The address in `text`, which may carry a port as in `192.0.2.1:80` and `[2001:db8::1]:80`."""
+    if len(text) > _LONGEST_ADDRESS:
+        return None
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

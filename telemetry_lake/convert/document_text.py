@@ -1,0 +1,52 @@
+"""JSON text to Python values and back without changing what it says.
+
+orjson reads an integer of more than 64 bits as a float. Where a text has digits enough for that, the
+standard library reads it instead, which keeps every digit.
+"""
+
+import json
+import re
+from typing import Final
+
+import orjson
+
+from telemetry_lake.convert.histograms import Json
+from telemetry_lake.failures import ErrorType, PingRejected, Stage
+
+_MANY_DIGITS: Final = re.compile(rb"[0-9]{19}")
+
+
+def parse_document(text: bytes) -> Json:
+    """The object in `text`; raises PingRejected with `invalid_json` or `not_an_object`."""
+    try:
+        document = orjson.loads(text)
+        if _MANY_DIGITS.search(text) is not None:
+            document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PingRejected(
+            ErrorType.INVALID_JSON, f"the document is not JSON: {error}", stage=Stage.DECODE
+        ) from error
+    if not isinstance(document, dict):
+        raise PingRejected(
+            ErrorType.NOT_AN_OBJECT,
+            f"the top level of the document is {_NAMES.get(type(document), 'null')}, not an object",
+            stage=Stage.DECODE,
+        )
+    return document
+
+
+_NAMES: Final = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false"}
+
+
+def document_text(document: Json) -> str:
+    """The text of `document`, without spaces; raises PingRejected when it is nested too deep."""
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError:
+        pass
+    try:
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise PingRejected(
+            ErrorType.INVALID_VALUE, "the document is nested too deep to be stored", stage=Stage.CONVERT
+        ) from error

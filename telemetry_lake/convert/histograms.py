@@ -1,0 +1,343 @@
+"""One histogram of a ping as a row of the nested column `histograms`, and back.
+
+This is the reference: every histogram can be converted here, one by one. `histogram_parser` does the
+same for the many that have nothing unusual about them, a few hundred pings at a time.
+
+A histogram that has been lifted into the column leaves in the document only what the column cannot
+say: fields that we do not know, `null` for a field of its range that was absent and is filled in by
+definition, and sums that no double holds (`leftover`). Mostly that is nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, NoBuckets, bucket_bounds
+from telemetry_lake.convert.document_schemas import HistogramPlaces
+from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
+from telemetry_lake.failures import ErrorType, PingRejected, Stage
+
+PARENT_PROCESS: Final = "parent"
+SUM_FIELDS: Final = ("sum", "log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi")
+ABSENT_SUM: Final = -1.0
+PLAIN: Final = "histograms"
+KEYED: Final = "keyedHistograms"
+
+_COUNT_LOWEST: Final = -(2**63)
+_COUNT_HIGHEST: Final = 2**63 - 1
+_INT_HIGHEST: Final = 2**31 - 1
+_QUOTED_MAX_CHARACTERS: Final = 80
+
+Json = dict[str, object]
+
+
+class HistogramRow(NamedTuple):
+    """One element of the column `histograms`, in the order of its fields."""
+
+    process: str
+    name: str
+    key: str | None
+    histogram_type: int
+    bucket_count: int
+    range_low: int
+    range_high: int
+    buckets: Sequence[int]
+    counts: Sequence[int]
+    sum: float
+    log_sum: float
+    log_sum_squares: float
+    sum_squares_lo: float
+    sum_squares_hi: float
+
+
+class LiftedHistograms(NamedTuple):
+    """What became of the histograms of one document."""
+
+    rows: list[HistogramRow]
+    containers: list[tuple[str, str]]
+    """The JSON Pointer of each object that was emptied, and which histograms were in it."""
+    unknown: int
+
+
+def source_of(kind: str, process: str) -> str:
+    """How `lifted` names the histograms of one kind and process: `histograms`, `keyedHistograms:content`."""
+    return kind if process == PARENT_PROCESS else f"{kind}:{process}"
+
+
+def lift_histograms(
+    document: Json, places: HistogramPlaces, definitions: HistogramDefinitions | None
+) -> LiftedHistograms:
+    """Move every histogram that can be understood from `document` into rows.
+
+    With definitions, they say which buckets a histogram has; a name they do not know is unknown. Without,
+    each histogram's own range says it. Unknown ones stay where they are.
+    Raises PingRejected with `invalid_histogram` or `invalid_value`.
+    """
+    lifted = LiftedHistograms([], [], 0)
+    unknown = 0
+    for pointer, kind, process, container in _containers(document, places):
+        before = len(lifted.rows)
+        if kind == PLAIN:
+            unknown += _lift_named(container, None, process, definitions, lifted.rows)
+        else:
+            for name, by_key in list(container.items()):
+                if not isinstance(by_key, dict):
+                    raise _unusable(f"{pointer}/{name}", "is not an object")
+                if by_key:
+                    unknown += _lift_named(by_key, name, process, definitions, lifted.rows)
+                    if not by_key:
+                        del container[name]
+        if len(lifted.rows) > before:
+            lifted.containers.append((pointer, source_of(kind, process)))
+    return lifted._replace(unknown=unknown)
+
+
+def _containers(document: Json, places: HistogramPlaces) -> Iterator[tuple[str, str, str, Json]]:
+    inside: object = document
+    at = ""
+    if places.inside is not None:
+        at = places.inside
+        for part in at[1:].split("/"):
+            inside = inside.get(part) if isinstance(inside, dict) else None
+    if not isinstance(inside, dict):
+        return
+    found = [(at, PARENT_PROCESS, inside)]
+    processes = inside.get("processes") if places.processes else None
+    if isinstance(processes, dict):
+        # A parent process among the others would have the same place in the column as the histograms
+        # outside; Firefox has none there. It stays in the document.
+        found += [
+            (f"{at}/processes/{_escaped(process)}", process, holder)
+            for process, holder in processes.items()
+            if isinstance(holder, dict) and process != PARENT_PROCESS
+        ]
+    for pointer, process, holder in found:
+        for kind in (PLAIN, KEYED):
+            container = holder.get(kind)
+            if isinstance(container, dict):
+                yield f"{pointer}/{kind}", kind, process, container
+
+
+def _lift_named(
+    histograms: Json,
+    keyed_name: str | None,
+    process: str,
+    definitions: HistogramDefinitions | None,
+    rows: list[HistogramRow],
+) -> int:
+    """Lift the histograms of one object, plain ones by name or those of `keyed_name` by key; how many stay."""
+    unknown = 0
+    for label, sent in list(histograms.items()):
+        name, key = (label, None) if keyed_name is None else (keyed_name, label)
+        known, defined = True, None
+        if definitions is not None:
+            known = name in definitions
+            defined = definitions.range_of(name) if known else None
+        row, leftover = lift_histogram(process, name, key, sent, defined) if known else (None, sent)
+        if row is None:
+            unknown += 1
+            continue
+        rows.append(row)
+        if leftover:
+            histograms[label] = leftover
+        else:
+            del histograms[label]
+    return unknown
+
+
+def lift_histogram(
+    process: str, name: str, key: str | None, sent: object, defined: BucketRange | None
+) -> tuple[HistogramRow | None, object]:
+    """The row of one histogram and what remains of it; no row when nothing says what its buckets are.
+
+    Its buckets must be buckets by definition, and also by the range that it was sent with, if it was.
+    """
+    where = name if key is None else f"{name} with the key {_quoted(key)}"
+    if isinstance(sent, list):
+        return _lift_dense(process, name, key, sent, defined, where)
+    if not isinstance(sent, dict) or not isinstance(sent.get("values"), dict):
+        raise _unusable(where, "is not an object with values")
+    remaining = dict(sent)
+    values = remaining.pop("values")
+    own = _own_range(sent, where)
+    stored = own or defined
+    if stored is None:
+        return None, sent
+    allowed = set(bucket_bounds(stored))
+    if defined is not None and own is not None and own != defined:
+        allowed &= set(bucket_bounds(defined))
+    buckets, counts = _checked(values, allowed, where)
+    for field, column in (
+        ("range", [stored.low, stored.high]),
+        ("bucket_count", stored.bucket_count),
+        ("histogram_type", int(stored.histogram_type)),
+    ):
+        if field not in remaining:
+            remaining[field] = None
+        elif remaining[field] == column:
+            del remaining[field]
+    sums = [_sum(remaining, field, where) for field in SUM_FIELDS]
+    return HistogramRow(process, name, key, *_stored(stored), buckets, counts, *sums), remaining
+
+
+def _lift_dense(
+    process: str, name: str, key: str | None, sent: list[object], defined: BucketRange | None, where: str
+) -> tuple[HistogramRow | None, object]:
+    """A histogram that Mozilla's first server has already made compact: all counts, then the five sums."""
+    if defined is None:
+        return None, sent
+    bounds = bucket_bounds(defined)
+    if len(sent) != len(bounds) + len(SUM_FIELDS):
+        raise _invalid(where, f"has {len(sent) - len(SUM_FIELDS)} counts for {len(bounds)} buckets")
+    dense = [_count(count, where, bound) for count, bound in zip(sent, bounds, strict=False)]
+    tail = sent[len(bounds) :]
+    remaining = {field: value for field, value in zip(SUM_FIELDS, tail, strict=True) if value != ABSENT_SUM}
+    sums = [_sum(remaining, field, where) for field in SUM_FIELDS]
+    present = [(bound, count) for bound, count in zip(bounds, dense, strict=True) if count]
+    row = HistogramRow(
+        process,
+        name,
+        key,
+        *_stored(defined),
+        [bound for bound, _ in present],
+        [count for _, count in present],
+        *sums,
+    )
+    # A list says that this histogram was a list; it holds the sums when the columns cannot.
+    return row, _DENSE if not remaining else [*_DENSE, *tail]
+
+
+_DENSE: Final = ("dense",)
+
+
+def _own_range(sent: Mapping[str, object], where: str) -> BucketRange | None:
+    """The range that a histogram was sent with; None when it is incomplete or makes no buckets."""
+    if any(sent.get(field) is None for field in ("range", "bucket_count", "histogram_type")):
+        return None
+    ends = sent["range"]
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise _unusable(where, "has a range that is not a list of two numbers")
+    low, high = (_whole(end, where, "range") for end in ends)
+    bucket_count = _whole(sent["bucket_count"], where, "bucket_count")
+    kind = _whole(sent["histogram_type"], where, "histogram_type")
+    try:
+        own = BucketRange(HistogramType(kind), low, high, bucket_count)
+        bucket_bounds(own)
+    except ValueError:
+        return None
+    return own
+
+
+def _whole(value: object, where: str, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise _unusable(where, f"has a {field} that is not a whole number")
+    if abs(value) > _INT_HIGHEST:
+        raise _unusable(where, f"has a {field} that is out of range")
+    return int(value)
+
+
+def _stored(of: BucketRange) -> tuple[int, int, int, int]:
+    return int(of.histogram_type), of.bucket_count, of.low, of.high
+
+
+def _checked(values: Mapping[str, object], allowed: set[int], where: str) -> tuple[list[int], list[int]]:
+    buckets, counts = [], []
+    for text, count in values.items():
+        # A bucket is written as a number without sign and leading zeros; "01" is no bucket.
+        bound = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
+        if bound not in allowed or str(bound) != text:
+            raise _invalid(where, f"has the bucket {_quoted(text)}, which is not in its range")
+        buckets.append(bound)
+        counts.append(_count(count, where, bound))
+    return buckets, counts
+
+
+def _count(count: object, where: str, bound: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or not _COUNT_LOWEST <= count <= _COUNT_HIGHEST:
+        raise _invalid(where, f"has a count in the bucket {bound} that is not an integer")
+    return count
+
+
+def _sum(remaining: Json, field: str, where: str) -> float:
+    """The sum for its column; it stays in `remaining` when the column alone would not give it back."""
+    if field not in remaining:
+        return ABSENT_SUM
+    value = remaining[field]
+    if value is None:
+        return ABSENT_SUM
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _unusable(where, f"has a {field} that is not a number")
+    try:
+        stored = float(value)
+    except OverflowError as error:
+        raise _unusable(where, f"has a {field} that is out of range") from error
+    if stored == value and stored != ABSENT_SUM:
+        del remaining[field]
+    return stored
+
+
+def restored_histogram(row: Mapping[str, object], leftover: object) -> object:
+    """The histogram as it was sent, of its row and of what remained of it in the document."""
+    of = _range_of(row)
+    buckets, counts = row["buckets"], row["counts"]
+    assert isinstance(buckets, list)
+    assert isinstance(counts, list)
+    sums = {field: _number(row[field]) for field in SUM_FIELDS}
+    if isinstance(leftover, list):
+        tail = leftover[len(_DENSE) :] or list(sums.values())
+        return [*dense_counts(row), *tail]
+    histogram: Json = {
+        "range": [of.low, of.high],
+        "bucket_count": of.bucket_count,
+        "histogram_type": int(of.histogram_type),
+        "values": {str(bound): count for bound, count in zip(buckets, counts, strict=True)},
+        **{field: value for field, value in sums.items() if value != ABSENT_SUM},
+    }
+    if isinstance(leftover, dict):
+        for field, value in leftover.items():
+            if value is None and field in ("range", "bucket_count", "histogram_type"):
+                del histogram[field]
+            else:
+                histogram[field] = value
+    return histogram
+
+
+def dense_counts(row: Mapping[str, object]) -> list[int]:
+    """The count of every bucket of a histogram's row, zeros included, in the order of the buckets."""
+    buckets, counts = row["buckets"], row["counts"]
+    assert isinstance(buckets, list)
+    assert isinstance(counts, list)
+    by_bound = dict(zip(buckets, counts, strict=True))
+    return [by_bound.get(bound, 0) for bound in bucket_bounds(_range_of(row))]
+
+
+def _range_of(row: Mapping[str, object]) -> BucketRange:
+    kind, low, high, bucket_count = (
+        row[field] for field in ("histogram_type", "range_low", "range_high", "bucket_count")
+    )
+    assert isinstance(kind, int)
+    assert isinstance(low, int)
+    assert isinstance(high, int)
+    assert isinstance(bucket_count, int)
+    return BucketRange(HistogramType(kind), low, high, bucket_count)
+
+
+def _number(value: object) -> int | float:
+    assert isinstance(value, float)
+    return int(value) if value.is_integer() else value
+
+
+def _escaped(part: str) -> str:
+    """A part of a JSON Pointer (RFC 6901, section 3)."""
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _QUOTED_MAX_CHARACTERS else f"{text[:_QUOTED_MAX_CHARACTERS]}…")
+
+
+def _invalid(where: str, what: str) -> PingRejected:
+    return PingRejected(ErrorType.INVALID_HISTOGRAM, f"the histogram {where} {what}", stage=Stage.CONVERT)
+
+
+def _unusable(where: str, what: str) -> PingRejected:
+    return PingRejected(ErrorType.INVALID_VALUE, f"the histogram {where} {what}", stage=Stage.CONVERT)
