@@ -1,21 +1,17 @@
 """ElasticMQ: SQS with messages that survive kill -9."""
 
-import shutil
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-
-from local_stack.program import LOOPBACK, Program, Step, Unhealthy
+from local_stack.program import LOOPBACK, Program, Step, Unhealthy, probe, required
 from telemetry_lake.failures import ConfigurationError
 
 JAVA_MAX_HEAP: Final = "256m"
 COMPACT_ABOVE_BYTES: Final = 64 * 1024 * 1024
 """The message file grows with every message ever sent and never shrinks by itself: 8,000 messages, 404 MB."""
-HEALTH_TIMEOUT_SECONDS: Final = 5.0
 REGION: Final = "us-east-1"
 _STARTING: Final = "Starting ElasticMQ server"
 _LOG_TAIL_BYTES: Final = 256 * 1024
@@ -43,14 +39,9 @@ class ElasticMq:
         """The database that the messages are in."""
         return self.data_directory / "messages.mv.db"
 
-    def program(self, name: str = "elasticmq") -> Program:
-        """Write the configuration and describe the process.
-
-        Raises ConfigurationError when Java or the jars are not installed.
-        """
-        self.data_directory.mkdir(parents=True, exist_ok=True)
+    def program(self, *, after: tuple[str, ...] = (), name: str = "elasticmq") -> Program:
+        """The process; raises ConfigurationError when Java or its jars are not installed."""
         configuration_file = self.data_directory / "elasticmq.conf"
-        configuration_file.write_text(self.configuration(), encoding="utf-8")
         return Program(
             name=name,
             command=(
@@ -64,6 +55,9 @@ class ElasticMq:
             log_file=self.log_file,
             check_health=self.check_health,
             check_ready=self.check_messages_restored,
+            after=after,
+            files={configuration_file: self.configuration()},
+            ports={self.port: "LOCAL_STACK_SQS_PORT"},
         )
 
     def compaction(self, name: str = "compact-queue-file") -> Step | None:
@@ -127,20 +121,16 @@ class ElasticMq:
     def check_health(self) -> None:
         """Ask every queue for its length; raises Unhealthy."""
         for queue in self.queues:
-            try:
-                answer = httpx.post(
-                    f"{self.url}/000000000000/{queue}",
-                    data={
-                        "Action": "GetQueueAttributes",
-                        "AttributeName.1": "ApproximateNumberOfMessages",
-                        "Version": "2012-11-05",
-                    },
-                    timeout=HEALTH_TIMEOUT_SECONDS,
-                )
-            except httpx.HTTPError as error:
-                raise Unhealthy(f"SQS at {self.url}: {error!r}") from error
-            if answer.status_code != httpx.codes.OK:
-                raise Unhealthy(f"the queue {queue} at {self.url} answers {answer.status_code}")
+            probe(
+                f"the queue {queue}",
+                f"{self.url}/000000000000/{queue}",
+                method="POST",
+                form={
+                    "Action": "GetQueueAttributes",
+                    "AttributeName.1": "ApproximateNumberOfMessages",
+                    "Version": "2012-11-05",
+                },
+            )
 
     def check_messages_restored(self) -> None:
         """Its messages are back, which its log says: it answers before. Raises Unhealthy."""
@@ -153,11 +143,7 @@ class ElasticMq:
         return self.data_directory / "messages"
 
     def _java(self) -> tuple[str, ...]:
-        java = shutil.which("java")
-        if java is None:
-            raise ConfigurationError(
-                "Java is not on PATH: install it with `apt-get install openjdk-17-jre-headless`"
-            )
+        java = required("java", package="openjdk-17-jre-headless")
         return (java, f"-Xmx{JAVA_MAX_HEAP}", "-XX:+UseSerialGC")
 
     def _class_path(self) -> str:

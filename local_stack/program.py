@@ -1,19 +1,29 @@
 """What the stack runs: long-running programs and one-shot steps, as plain values.
 
 Everything else in this package either makes these values (one module for each service) or acts on
-them (`supervision`, `bring_up`). The tests start the same definitions one by one.
+them. Making one touches nothing; `write_files` is called before it is started. The tests start the same
+definitions one by one.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import httpx
+
+from local_stack.secret_files import write_secret_file
+from telemetry_lake.failures import ConfigurationError
 
 LOOPBACK: Final = "127.0.0.1"
 STACK_MARKER: Final = "TELEMETRY_LAKE_STACK"
 """Variable that every process of a stack carries; its value is the stack's folder."""
 PROGRAM_MARKER: Final = "TELEMETRY_LAKE_STACK_PROGRAM"
 """Variable that every process of one program carries; its value is the program's name."""
+PROBE_TIMEOUT_SECONDS: Final = 5.0
+_SYSTEM_DIRECTORIES: Final = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where Debian installs servers; not on the PATH of an ordinary user."""
 
 
 class Unhealthy(Exception):
@@ -36,23 +46,84 @@ class Program:
     check_health: Callable[[], None]
     check_ready: Callable[[], None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """What it is configured with; written before every start, readable for the owner only."""
     after: tuple[str, ...] = ()
     user: str | None = None
     """The unprivileged user to become, where the program refuses to run as root."""
+    ports: Mapping[int, str] = field(default_factory=dict)
+    """Every port it listens on, and the variable that moves it."""
     ready_deadline_seconds: float = 60
+    stop_signal: str = "TERM"
     stop_wait_seconds: int = 10
-    """After SIGTERM and this long, the process group gets SIGKILL."""
+    """After the stop signal and this long, the process group gets SIGKILL."""
+    health_is_asked_of: str | None = None
+    """The program that answers `check_health` for this one: while that is down, nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command that runs to its end at every start of the stack, and may run again at any time."""
+    """A command that runs to its end at every start of the stack; running it again changes nothing."""
 
     name: str
     command: tuple[str, ...]
     directory: Path
     log_file: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[Path, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     user: str | None = None
     deadline_seconds: float = 180
+
+
+def write_files(item: Program | Step) -> None:
+    """Create the folders of `item` and write its files."""
+    item.directory.mkdir(parents=True, exist_ok=True)
+    item.log_file.parent.mkdir(parents=True, exist_ok=True)
+    for path, text in item.files.items():
+        write_secret_file(path, text)
+    if item.user is not None:
+        shutil.chown(item.directory, item.user)
+        for path in item.files:
+            shutil.chown(path, item.user)
+
+
+def probe(
+    what: str, url: str, *, method: str = "GET", form: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """The answer of `url`, when it is 200; else raises Unhealthy, which names `what`."""
+    try:
+        # The environment's proxies are for the world outside; these services are here.
+        with httpx.Client(trust_env=False, timeout=PROBE_TIMEOUT_SECONDS) as client:
+            answer = client.request(method, url, data=form)
+    except httpx.HTTPError as error:
+        raise Unhealthy(f"{what} at {url}: {error!r}") from error
+    if answer.status_code != httpx.codes.OK:
+        raise Unhealthy(f"{what} at {url} answers {answer.status_code}")
+    return answer
+
+
+def wrong_with(program: Program) -> str | None:
+    """None when `program` is healthy, else what is wrong."""
+    try:
+        program.check_health()
+    except Unhealthy as answer:
+        return str(answer)
+    return None
+
+
+def find_server(name: str, *, more_directories: str = "") -> str | None:
+    """The path of an installed server program, or None."""
+    return (
+        shutil.which(name)
+        or shutil.which(name, path=_SYSTEM_DIRECTORIES)
+        or (shutil.which(name, path=more_directories) if more_directories else None)
+    )
+
+
+def required(name: str, *, package: str) -> str:
+    """The path of a program that the stack cannot do without; ConfigurationError says how to get it."""
+    found = find_server(name)
+    if found is None:
+        raise ConfigurationError(f"{name} is not on PATH: install it with `apt-get install {package}`")
+    return found

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-
-from local_stack.program import LOOPBACK, Program, Unhealthy
-from local_stack.secret_files import write_secret_file
+from local_stack.program import LOOPBACK, Program, probe
 from telemetry_lake.failures import ConfigurationError
 
 INTERNAL_PORTS: Final = 9
@@ -18,7 +15,6 @@ INTERNAL_PORTS: Final = 9
 MEMORY_LIMIT: Final = "400MiB"
 """What Go's collector aims at; without it the process was seen at 919 MB under load, with it at 398 MB."""
 VOLUME_SIZE_MB: Final = 1_024
-HEALTH_TIMEOUT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,59 +48,38 @@ class SeaweedFs:
         """Endpoint of the Iceberg REST catalog."""
         return f"http://{LOOPBACK}:{self.catalog_port}"
 
-    def program(self, name: str = "seaweedfs") -> Program:
-        """Write the configuration (with its keys, mode 0600) and describe the process.
-
-        Raises ConfigurationError when the `weed` binary is not installed.
-        """
-        self.data_directory.mkdir(parents=True, exist_ok=True)
-        # The last run's options are remembered there and would argue with ours.
-        (self.data_directory / "mini.options").unlink(missing_ok=True)
-        write_secret_file(
-            self.configuration_file,
-            json.dumps(
-                {
-                    "identities": [
-                        {
-                            "name": "lake",
-                            "credentials": [
-                                {"accessKey": self.access_key_id, "secretKey": self.secret_access_key}
-                            ],
-                            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-                        }
-                    ]
-                }
-            ),
-        )
+    def program(self, *, name: str = "seaweedfs") -> Program:
+        """The process; raises ConfigurationError when the `weed` binary is not installed."""
+        identity = {
+            "name": "lake",
+            "credentials": [{"accessKey": self.access_key_id, "secretKey": self.secret_access_key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
         return Program(
             name=name,
             command=self._command(),
             directory=self.data_directory,
             log_file=self.log_file,
             environment={"GOMEMLIMIT": MEMORY_LIMIT},
+            files={self.configuration_file: json.dumps({"identities": [identity]})},
+            ports=self._ports(),
             check_health=self.check_health,
             stop_wait_seconds=15,
         )
 
     def check_health(self) -> None:
         """Ask S3 and the catalog; raises Unhealthy."""
-        for what, url in (
-            ("S3", f"{self.s3_url}/healthz"),
-            ("the Iceberg catalog", f"{self.catalog_url}/v1/config?warehouse=s3://{self.table_bucket}/"),
-        ):
-            try:
-                answer = httpx.get(url, timeout=HEALTH_TIMEOUT_SECONDS)
-            except httpx.HTTPError as error:
-                raise Unhealthy(f"{what} at {url}: {error!r}") from error
-            if answer.status_code != httpx.codes.OK:
-                raise Unhealthy(f"{what} at {url} answers {answer.status_code}")
+        probe("S3", f"{self.s3_url}/healthz")
+        probe("the Iceberg catalog", f"{self.catalog_url}/v1/config?warehouse=s3://{self.table_bucket}/")
 
-    def ports(self) -> dict[int, str]:
-        """Every port that is listened on, and what for."""
+    def _ports(self) -> dict[int, str]:
         return {
-            self.s3_port: "S3",
-            self.catalog_port: "Iceberg catalog",
-            **{self.first_internal_port + offset: "SeaweedFS (internal)" for offset in range(INTERNAL_PORTS)},
+            self.s3_port: "LOCAL_STACK_S3_PORT",
+            self.catalog_port: "LOCAL_STACK_CATALOG_PORT",
+            **{
+                self.first_internal_port + offset: "LOCAL_STACK_SEAWEEDFS_INTERNAL_PORT"
+                for offset in range(INTERNAL_PORTS)
+            },
         }
 
     def _command(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ SECRET_BYTES: Final = 32
 
 def write_secret_file(path: Path, text: str) -> None:
     """Write `text` to `path`, mode 0600 from its first byte on, in one step for whoever reads it."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -20,9 +20,10 @@ def write_secret_file(path: Path, text: str) -> None:
 
 
 def secret(directory: Path, name: str) -> str:
-    """The secret `name`, made at random the first time and the same from then on."""
+    """The secret `name` of `directory` (mode 0700): made at random once, the same from then on."""
     path = directory / name
     if not path.is_file():
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
         write_secret_file(path, secrets.token_urlsafe(SECRET_BYTES))
     return path.read_text(encoding="utf-8")

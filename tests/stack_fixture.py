@@ -39,7 +39,7 @@ import pytest
 
 from local_stack.elasticmq import ElasticMq
 from local_stack.lake_environment import env_file_text, lake_environment
-from local_stack.program import LOOPBACK, Program, Unhealthy
+from local_stack.program import LOOPBACK, Program, Unhealthy, write_files
 from local_stack.seaweedfs import INTERNAL_PORTS, SeaweedFs
 from local_stack.secret_files import write_secret_file
 from telemetry_lake.object_store import client_arguments
@@ -146,7 +146,7 @@ class RunningProgram:
         return log_file.read_text(errors="replace")[-4_000:] if log_file.is_file() else ""
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        self.program.log_file.parent.mkdir(parents=True, exist_ok=True)
+        write_files(self.program)
         with self.program.log_file.open("ab") as log:
             return subprocess.Popen(
                 ("setpriv", "--pdeathsig", "KILL", *self.program.command),

@@ -1,0 +1,172 @@
+"""Airflow: database migration, api-server, scheduler, dag-processor and triggerer, each a process of its own.
+
+`airflow standalone` is not used: SIGTERM to it leaves its scheduler and api-server running.
+"""
+
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from local_stack.program import LOOPBACK, Program, Step, Unhealthy, probe
+
+ADMIN: Final = "admin"
+MIGRATION: Final = "airflow-migrate"
+API_SERVER: Final = "airflow-api-server"
+SCHEDULER: Final = "airflow-scheduler"
+DAG_PROCESSOR: Final = "airflow-dag-processor"
+TRIGGERER: Final = "airflow-triggerer"
+PARALLELISM: Final = 4
+START_DEADLINE_SECONDS: Final = 180
+STOP_WAIT_SECONDS: Final = 20
+LOCAL_SETTINGS_FILE: Final = Path(__file__).with_name("airflow_local_settings.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Airflow:
+    """One Airflow with LocalExecutor; `database_url` is SQLAlchemy's, `environment` goes to all processes."""
+
+    home: Path
+    logs_directory: Path
+    log_of: Callable[[str], Path]
+    project_root: Path
+    port: int
+    database_url: str
+    admin_password: str
+    secret: str
+    """What the keys of its API, its sessions and its encrypted fields are derived from."""
+    environment: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        """The user interface."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def _passwords_file(self) -> Path:
+        return self.home / "passwords.json"
+
+    def migration(self, *, after: tuple[str, ...]) -> Step:
+        """Create or upgrade the metadata database."""
+        return Step(
+            name=MIGRATION,
+            command=self._command("db", "migrate"),
+            directory=self.home,
+            log_file=self.log_of(MIGRATION),
+            environment=self.variables(),
+            files=self._files(),
+            after=after,
+            deadline_seconds=START_DEADLINE_SECONDS,
+        )
+
+    def programs(self, *, after: tuple[str, ...]) -> list[Program]:
+        """The four processes. The scheduler waits for `after` too: the tasks that it starts need those."""
+        # The log servers of scheduler and triggerer listen on every address and cannot be told otherwise;
+        # the api-server reads the log files themselves.
+        return [
+            self._program(
+                API_SERVER, "api-server", after=(MIGRATION,), ports={self.port: "LOCAL_STACK_AIRFLOW_PORT"}
+            ),
+            self._program(DAG_PROCESSOR, "dag-processor", after=(MIGRATION,)),
+            self._program(TRIGGERER, "triggerer", "--skip-serve-logs", after=(MIGRATION, *after)),
+            self._program(SCHEDULER, "scheduler", "--skip-serve-logs", after=(MIGRATION, *after)),
+        ]
+
+    def variables(self) -> dict[str, str]:
+        """The environment of every Airflow process and of every task."""
+        return {
+            **self.environment,
+            "AIRFLOW_HOME": str(self.home),
+            "PYTHONPATH": str(self.project_root),
+            "PYSPARK_PYTHON": sys.executable,
+            "GX_ANALYTICS_ENABLED": "false",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.project_root / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords_file),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__FERNET_KEY": self._key("fernet"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
+            "AIRFLOW__API__HOST": LOOPBACK,
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": self._key("sessions"),
+            "AIRFLOW__API_AUTH__JWT_SECRET": self._key("tokens"),
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs_directory),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            # A task whose process was killed is tried again after a minute, not after five.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+        }
+
+    def _program(
+        self, name: str, *arguments: str, after: tuple[str, ...], ports: Mapping[int, str] | None = None
+    ) -> Program:
+        return Program(
+            name=name,
+            command=self._command(*arguments),
+            directory=self.home,
+            log_file=self.log_of(name),
+            check_health=lambda: self.check_health(name),
+            health_is_asked_of=None if name == API_SERVER else API_SERVER,
+            environment=self.variables(),
+            files=self._files(),
+            after=after,
+            ports=ports or {},
+            ready_deadline_seconds=START_DEADLINE_SECONDS,
+            stop_wait_seconds=STOP_WAIT_SECONDS,
+        )
+
+    def check_health(self, name: str) -> None:
+        """Ask the api-server about itself or about another component; raises Unhealthy."""
+        answer: dict[str, Any] = probe("Airflow", f"{self.url}/api/v2/monitor/health").json()
+        component = {
+            API_SERVER: "metadatabase",
+            SCHEDULER: "scheduler",
+            DAG_PROCESSOR: "dag_processor",
+            TRIGGERER: "triggerer",
+        }[name]
+        status = (answer.get(component) or {}).get("status")
+        if status != "healthy":
+            raise Unhealthy(f"Airflow's {component} is {status}")
+
+    def _command(self, *arguments: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "airflow", *arguments)
+
+    def _files(self) -> dict[Path, str]:
+        return {
+            self._passwords_file: json.dumps({ADMIN: self.admin_password}),
+            self.home / "config" / "airflow_local_settings.py": LOCAL_SETTINGS_FILE.read_text(
+                encoding="utf-8"
+            ),
+        }
+
+    def _key(self, purpose: str) -> str:
+        """32 bytes in URL-safe base64, the form that Fernet wants, different for each purpose."""
+        digest = hashlib.sha256(f"{purpose}:{self.secret}".encode()).digest()
+        return base64.urlsafe_b64encode(digest).decode()
+
+
+def aws_connection(
+    *, access_key_id: str, secret_access_key: str, region: str, s3_url: str, sqs_url: str
+) -> str:
+    """Airflow's connection to a local S3 and SQS, for operators and triggers, as JSON."""
+    return json.dumps(
+        {
+            "conn_type": "aws",
+            "login": access_key_id,
+            "password": secret_access_key,
+            "extra": {
+                "region_name": region,
+                "service_config": {"s3": {"endpoint_url": s3_url}, "sqs": {"endpoint_url": sqs_url}},
+            },
+        }
+    )

@@ -1,0 +1,94 @@
+"""What a stack is started with: the user's `LOCAL_STACK_…` variables, and what was found on the machine."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from local_stack.layout import Layout
+from local_stack.secret_files import write_secret_file
+from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.settings import Port
+
+_PREFIX = "LOCAL_STACK_"
+
+
+class StackVariables(BaseSettings):
+    """Ports (all on the loopback interface) and the fleet's rate."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
+
+    s3_port: Port = 8333
+    catalog_port: Port = 8181
+    seaweedfs_internal_port: Port = 9330
+    """The first of nine ports in a row."""
+    sqs_port: Port = 9324
+    postgres_port: Port = 5433
+    airflow_port: Port = 8080
+    balancer_port: Port = 8000
+    node_1_port: Port = 8001
+    node_2_port: Port = 8002
+    fleet_pings_per_second: Annotated[float, Field(gt=0)] = 5
+
+    @classmethod
+    def load(cls, *, port_offset: int = 0) -> Self:
+        """The variables of the environment, with `port_offset` added to every port; ConfigurationError."""
+        try:
+            given = cls()
+            return cls(
+                **{
+                    name: value + port_offset if name.endswith("_port") else value
+                    for name, value in given.model_dump().items()
+                }
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            variable = _PREFIX + str(first["loc"][0]).upper()
+            raise ConfigurationError(
+                f"{variable} (with --port-offset {port_offset}): {first['msg']}, got {first['input']!r}"
+            ) from error
+
+
+class Database(StrEnum):
+    """What keeps Airflow's metadata."""
+
+    POSTGRESQL = "PostgreSQL"
+    SQLITE = "SQLite"
+
+
+class Balancer(StrEnum):
+    """What stands before the ingest nodes; without one there is a single node, on the balancer's port."""
+
+    HAPROXY = "HAProxy"
+    NGINX = "nginx"
+    NONE = "none"
+
+
+class StackConfiguration(BaseModel):
+    """Everything that decides what a stack consists of; kept for `status` and the watcher."""
+
+    model_config = ConfigDict(frozen=True)
+
+    variables: StackVariables
+    database: Database
+    database_reason: str
+    """Why it is this one, for `status`."""
+    balancer: Balancer
+    fleet: bool
+    foreground: bool
+    """Started by `run`, and meant to end with it."""
+    only: tuple[str, ...] = ()
+    """The programs that were asked for, with what they need; all of them when empty."""
+
+    def save(self, layout: Layout) -> None:
+        """Remember it for the other commands."""
+        write_secret_file(layout.configuration_file, self.model_dump_json(indent=2))
+
+    @classmethod
+    def of_last_start(cls, layout: Layout) -> Self | None:
+        """What the stack in this folder was last started with, or None when it never was."""
+        try:
+            return cls.model_validate_json(layout.configuration_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValidationError):
+            return None

@@ -1,0 +1,166 @@
+"""Looks at a running stack: its processes, and how far the pings have come. Cheap: no table is scanned."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from prometheus_client.parser import text_string_to_metric_families
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError, RESTError
+from requests.exceptions import RequestException
+
+from local_stack.plan import Plan
+from local_stack.program import Program, Unhealthy, probe
+from local_stack.supervision import ProcessState, Supervisor, SupervisorAway
+from local_stack.watch import health_of
+from telemetry_lake.failures import TelemetryLakeError
+from telemetry_lake.index_queue import IndexQueue
+from telemetry_lake.settings import Settings, load_settings
+
+LIVE_TABLE: Final = ("live", "pings")
+REJECTED_TABLE: Final = ("live", "rejected_pings")
+_METRIC: Final = "telemetry_lake_ingest_"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLook:
+    """One program at one moment."""
+
+    name: str
+    state: str
+    pid: int
+    uptime_seconds: int
+    wrong: str | None
+    """What is wrong with it, or None when it is healthy or nobody can know."""
+    log_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLook:
+    """How far the pings have come; None where that part of the stack does not answer."""
+
+    acknowledged: int | None
+    """Pings answered 200 since the ingest nodes started."""
+    segments_waiting: int | None
+    index_messages_waiting: int | None
+    live_rows: int | None
+    rejected_rows: int | None
+    last_commit_age_seconds: float | None
+    at_seconds: float
+    """On the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The stack at one moment. `flow` is None when supervisord is gone."""
+
+    processes: tuple[ProcessLook, ...]
+    flow: FlowLook
+    supervisor_is_there: bool
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether everything runs and answers."""
+        return self.supervisor_is_there and all(
+            process.state == "RUNNING" and process.wrong is None for process in self.processes
+        )
+
+
+class Observer:
+    """Keeps what it needs to look again and again; close it with `with`."""
+
+    def __init__(self, plan: Plan, executor: ThreadPoolExecutor) -> None:
+        self._plan = plan
+        self._supervisor = Supervisor(plan.layout)
+        self._executor = executor
+
+    def look(self) -> Look:
+        """Look at everything once; takes as long as the slowest answer."""
+        flow = self._executor.submit(self._flow)
+        try:
+            states: dict[str, ProcessState] = self._supervisor.states()
+            health = health_of(self._plan.programs, states, self._executor)
+            is_there = True
+        except SupervisorAway:
+            states, health, is_there = {}, {}, False
+        processes = tuple(_process(program, states, health) for program in self._plan.programs)
+        return Look(processes, flow.result(), is_there)
+
+    def _flow(self) -> FlowLook:
+        acknowledged, waiting = self._ingest()
+        live_rows, last_commit = self._table(LIVE_TABLE)
+        rejected_rows, last_rejected_commit = self._table(REJECTED_TABLE)
+        commits = [commit for commit in (last_commit, last_rejected_commit) if commit is not None]
+        return FlowLook(
+            acknowledged=acknowledged,
+            segments_waiting=waiting,
+            index_messages_waiting=self._queue_length(),
+            live_rows=live_rows,
+            rejected_rows=rejected_rows,
+            last_commit_age_seconds=time.time() - max(commits) if commits else None,
+            at_seconds=time.monotonic(),
+        )
+
+    def _ingest(self) -> tuple[int | None, int | None]:
+        acknowledged = waiting = 0
+        for node in self._plan.nodes:
+            try:
+                text = probe(node.name, f"{node.url}/metrics").text
+            except Unhealthy:
+                return None, None
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    if sample.name == f"{_METRIC}requests_total" and sample.labels["status"] == "200":
+                        acknowledged += int(sample.value)
+                    elif sample.name == f"{_METRIC}spool_segments" and sample.labels["state"] != "damaged":
+                        waiting += int(sample.value)
+        return acknowledged, waiting
+
+    def _queue_length(self) -> int | None:
+        with suppress(TelemetryLakeError):
+            return self._queue.waiting()
+        return None
+
+    def _table(self, identifier: tuple[str, str]) -> tuple[int | None, float | None]:
+        """Rows of a table and when it was last committed to, from its newest snapshot's summary."""
+        try:
+            snapshot = self._catalog.load_table(identifier).current_snapshot()
+        except (NoSuchTableError, RESTError, RequestException, OSError):
+            return None, None
+        if snapshot is None or snapshot.summary is None:
+            return 0, None
+        return int(snapshot.summary["total-records"] or 0), snapshot.timestamp_ms / 1_000
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return load_settings(self._plan.layout.env_file)
+
+    @cached_property
+    def _queue(self) -> IndexQueue:
+        # One try: the next look is only seconds away.
+        return IndexQueue(
+            self._settings.sqs.model_copy(update={"max_attempts": 1, "read_timeout_seconds": 5.0})
+        )
+
+    @cached_property
+    def _catalog(self) -> Catalog:
+        from telemetry_lake.catalog import load_lake_catalog
+
+        return load_lake_catalog(self._settings)
+
+
+def _process(program: Program, states: dict[str, ProcessState], health: dict[str, str | None]) -> ProcessLook:
+    state = states.get(program.name)
+    if state is None:
+        return ProcessLook(program.name, "GONE", 0, 0, "supervisord is gone", str(program.log_file))
+    return ProcessLook(
+        program.name,
+        state.state,
+        state.pid,
+        state.uptime_seconds,
+        health.get(program.name),
+        str(program.log_file),
+    )
