@@ -45,7 +45,7 @@ class BucketRange(NamedTuple):
     bucket_count: int
 
 
-class NoBuckets(ValueError):  # noqa: N818 (says what is the case; it is caught where it is raised)
+class NoBuckets(ValueError):
     """No buckets can be computed from these parameters."""
 
 
@@ -143,17 +143,17 @@ class _Arithmetic:
         return value
 
     def _factor(self) -> int:
-        token = self._tokens.pop() if self._tokens else ""
-        if token == "-":
+        symbol = self._tokens.pop() if self._tokens else ""
+        if symbol == "-":
             return -self._factor()
-        if token == "(":
+        if symbol == "(":
             value = self._sum()
             if not self._tokens or self._tokens.pop() != ")":
                 raise self._malformed()
             return value
-        if not token.isdigit():
+        if not symbol.isdigit():
             raise self._malformed()
-        return int(token)
+        return int(symbol)
 
     def _malformed(self) -> NoBuckets:
         return NoBuckets(f"{self._text!r} is not arithmetic with a whole result")

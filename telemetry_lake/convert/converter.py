@@ -25,7 +25,7 @@ from telemetry_lake.convert.dimensions import dimension_values, load_dimensions
 from telemetry_lake.convert.document_schemas import DocumentSchema, Extraction, load_document_schemas
 from telemetry_lake.convert.document_text import document_text, parse_document
 from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
-from telemetry_lake.convert.histograms import KEYED, PLAIN, Json, LiftedHistograms, lift_histograms
+from telemetry_lake.convert.histograms import KEYED, PLAIN, Json, LiftedHistograms, lift_histograms, value_at
 from telemetry_lake.convert.lift import Lifter, lifted_text
 from telemetry_lake.convert.normalize import normalized_channel, normalized_os, sample_id
 from telemetry_lake.convert.rows import Identity, PingRows, RejectedRows, Request
@@ -92,7 +92,9 @@ class Converter:
             yield from self._convert_batch(raw.key, position, batch)
             position += batch.num_rows
 
-    def _convert_batch(self, raw_key: str, first_position: int, batch: pa.RecordBatch) -> Iterator[Conversion]:
+    def _convert_batch(
+        self, raw_key: str, first_position: int, batch: pa.RecordBatch
+    ) -> Iterator[Conversion]:
         chunk: list[_Ping] = []
         rejected = RejectedRows()
         document_bytes = 0
@@ -161,7 +163,7 @@ class Converter:
         self, ping: _Ping, document: Json, schema: DocumentSchema, histograms: LiftedHistograms
     ) -> dict[str, object]:
         path = ping.path
-        values, lifted = self._lifter(schema.extraction).lift(
+        said, lifted = self._lifter(schema.extraction).lift(
             document,
             {
                 columns.DOCUMENT_ID: path.document_id,
@@ -177,12 +179,13 @@ class Converter:
                 columns.CLIENT_ID: None,
             },
         )
-        client_id = values[columns.CLIENT_ID]
+        client_id = said[columns.CLIENT_ID]
         return {
-            **values,
+            **said,
+            **{name: decide(said.get(name)) for name, decide in self._dimensions.items()},
             columns.NAMESPACE: path.namespace,
-            columns.NORMALIZED_CHANNEL: normalized_channel(values[columns.APP_UPDATE_CHANNEL]),
-            columns.NORMALIZED_OS: normalized_os(values[columns.OS]),
+            columns.NORMALIZED_CHANNEL: normalized_channel(said[columns.APP_UPDATE_CHANNEL]),
+            columns.NORMALIZED_OS: normalized_os(said[columns.OS]),
             columns.COUNTRY: ping.country,
             columns.SAMPLE_ID: None if client_id is None else sample_id(client_id),
             columns.UNKNOWN_HISTOGRAMS: histograms.unknown,
@@ -207,13 +210,8 @@ class Converter:
         places = extraction.histograms
         if places is None or places.revision is None:
             return None
-        revision: object = document
-        for part in places.revision[1:].split("/"):
-            revision = revision.get(part) if isinstance(revision, dict) else None
         try:
-            if not isinstance(revision, str):
-                raise NoDefinitions("the document has histograms and names no revision that defines them")
-            return self._definitions.definitions(revision)
+            return self._definitions.definitions(value_at(document, places.revision))
         except NoDefinitions as error:
             if not places.definitions_required or not _has_histograms(document):
                 return None
@@ -226,9 +224,11 @@ def _requests(
     batch: pa.RecordBatch, first_position: int, countries: CountryLookup
 ) -> Iterator[tuple[int, Request, str]]:
     """Each ping's captured request and its country. The client's address does not leave this function."""
-    paths, queries, hosts, addresses, headers = (
-        batch.column(name).to_pylist() for name in ("path", "query", "host", "remote_address", "headers")
-    )
+    paths: list[bytes] = batch.column("path").to_pylist()  # type: ignore[assignment]
+    queries: list[bytes] = batch.column("query").to_pylist()  # type: ignore[assignment]
+    hosts: list[bytes] = batch.column("host").to_pylist()  # type: ignore[assignment]
+    addresses: list[str] = batch.column("remote_address").to_pylist()  # type: ignore[assignment]
+    headers: list[list[tuple[str, bytes]]] = batch.column("headers").to_pylist()  # type: ignore[assignment]
     for row, captured in enumerate(headers):
         kept: dict[str, str] = {}
         forwarded_for: list[str] = []

@@ -64,15 +64,10 @@ class CountryLookup:
         chain = [part for value in forwarded_for for part in value.split(",")]
         if self._trusted_proxies:
             chain = chain[: -self._trusted_proxies]
-        for address in _public([*chain[:FORWARDED_ADDRESSES_MAX], remote_address]):
-            return self._country(address)
-        return UNKNOWN_COUNTRY
-
-    def _country(self, address: IPv4Address | IPv6Address) -> str:
-        assert self._reader is not None
-        if address.version == 6 and self._reader.metadata().ip_version == 4:
+        sender = next(_public([*chain[:FORWARDED_ADDRESSES_MAX], remote_address]), None)
+        if sender is None or sender.version > self._reader.metadata().ip_version:
             return UNKNOWN_COUNTRY
-        match self._reader.get(address):
+        match self._reader.get(sender):
             case {"country": {"iso_code": str(code)}}:
                 return code
             case _:

@@ -4,6 +4,7 @@ Gzip is recognised by its magic bytes, whatever the headers say: proxies lose `C
 some clients never sent it. A body may hold several gzip members behind each other (RFC 1952, 2.2).
 """
 
+import zlib
 from typing import Final
 
 from isal import isal_zlib
@@ -32,7 +33,7 @@ def decompress_document(body: bytes, document_max_bytes: int) -> bytes:
         member = isal_zlib.decompressobj(_GZIP_WINDOW_BITS)
         try:
             text = member.decompress(body, room + 1)
-        except isal_zlib.error as error:
+        except zlib.error as error:
             raise _invalid_gzip(str(error)) from error
         room -= len(text)
         if room < 0:
@@ -58,4 +59,6 @@ def _too_large(document_max_bytes: int) -> PingRejected:
 
 
 def _invalid_gzip(why: str) -> PingRejected:
-    return PingRejected(ErrorType.INVALID_GZIP, f"the body cannot be decompressed: {why}", stage=Stage.DECOMPRESS)
+    return PingRejected(
+        ErrorType.INVALID_GZIP, f"the body cannot be decompressed: {why}", stage=Stage.DECOMPRESS
+    )

@@ -40,7 +40,7 @@ _REVISION_URL: Final = re.compile(
 _log = logging.getLogger(__name__)
 
 
-class NoDefinitions(Exception):  # noqa: N818 (says what is the case; the caller rejects the ping)
+class NoDefinitions(Exception):
     """The definitions of a revision cannot be had; the message says why."""
 
 
@@ -62,18 +62,20 @@ class DefinitionStore:
         self._upstream_period_ends = 0.0
         self._upstream_requests_left = 0
 
-    def definitions(self, revision_url: str) -> HistogramDefinitions:
+    def definitions(self, revision_url: object) -> HistogramDefinitions:
         """The definitions of the revision that a ping names, `http://<host>/<repository>/rev/<hex id>`.
 
         Raises NoDefinitions; what goes wrong with S3 itself stays a RetriableError or a FatalError, because
         then the pings are not to blame.
         """
+        if not isinstance(revision_url, str):
+            raise NoDefinitions("the document names no revision whose definitions would tell its histograms")
         if (found := self._found.get(revision_url)) is not None:
             self._found.move_to_end(revision_url)
             return found
         match = _REVISION_URL.fullmatch(revision_url)
         if match is None:
-            raise NoDefinitions("the revision is not of the form http://<host>/<repository>/rev/<hexadecimal id>")
+            raise NoDefinitions("the revision is not of the form http://<host>/<repository>/rev/<hex id>")
         if (missing := self._missing.get(revision_url)) is not None and self._clock() < missing[0]:
             raise NoDefinitions(missing[1])
         try:

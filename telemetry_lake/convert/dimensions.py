@@ -55,7 +55,8 @@ class AllowedRange(BaseModel):
     def allows(self, value: str) -> bool:
         """Whether `value` lies in the range; text that is no number lies in no range of numbers."""
         if isinstance(self.min, str) or isinstance(self.max, str):
-            return (self.min is None or str(self.min) <= value) and (self.max is None or value <= str(self.max))
+            low, high = str(self.min or ""), self.max
+            return low <= value and (high is None or value <= str(high))
         try:
             number = float(value)
         except ValueError:
@@ -92,7 +93,7 @@ class DimensionDocument(BaseModel):
     def _names_are_the_tables(self) -> Self:
         names = tuple(rule.field_name for rule in self.dimensions)
         if sorted(names) != sorted(columns.DIMENSIONS):
-            raise ValueError(f"the dimensions must be {', '.join(columns.DIMENSIONS)}, each once; found {names}")
+            raise ValueError(f"there must be {', '.join(columns.DIMENSIONS)}, each once; found {names}")
         if self.rule(columns.SUBMISSION_DATE).allowed_values != "*":
             raise ValueError("submission_date is the partition of the table: its allowed_values must be *")
         return self

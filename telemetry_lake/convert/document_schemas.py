@@ -11,7 +11,7 @@ the type itself comes first.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
@@ -206,9 +206,9 @@ def _extraction(inherited: object, own: object) -> Extraction:
     return extraction
 
 
-def _pointer(path: object) -> str:
-    assert isinstance(path, list)
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)[:MESSAGE_MAX_CHARACTERS]
+def _pointer(path: Sequence[str | int]) -> str:
+    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return "".join(f"/{part}" for part in escaped)[:MESSAGE_MAX_CHARACTERS]
 
 
 def _read(file: Path) -> dict[str, object]:

@@ -9,9 +9,9 @@ definition, and sums that no double holds (`leftover`). Mostly that is nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, NoBuckets, bucket_bounds
+from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, bucket_bounds
 from telemetry_lake.convert.document_schemas import HistogramPlaces
 from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
@@ -91,13 +91,17 @@ def lift_histograms(
     return lifted._replace(unknown=unknown)
 
 
+def value_at(document: Json, pointer: str) -> object:
+    """The value at a JSON Pointer without escapes; None when it is not there."""
+    value: object = document
+    for part in pointer.split("/")[1:]:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
 def _containers(document: Json, places: HistogramPlaces) -> Iterator[tuple[str, str, str, Json]]:
-    inside: object = document
-    at = ""
-    if places.inside is not None:
-        at = places.inside
-        for part in at[1:].split("/"):
-            inside = inside.get(part) if isinstance(inside, dict) else None
+    at = places.inside or ""
+    inside = value_at(document, at)
     if not isinstance(inside, dict):
         return
     found = [(at, PARENT_PROCESS, inside)]
@@ -124,7 +128,7 @@ def _lift_named(
     definitions: HistogramDefinitions | None,
     rows: list[HistogramRow],
 ) -> int:
-    """Lift the histograms of one object, plain ones by name or those of `keyed_name` by key; how many stay."""
+    """Lift plain histograms by name, or those of `keyed_name` by key; how many stay."""
     unknown = 0
     for label, sent in list(histograms.items()):
         name, key = (label, None) if keyed_name is None else (keyed_name, label)
@@ -275,21 +279,17 @@ def _sum(remaining: Json, field: str, where: str) -> float:
     return stored
 
 
-def restored_histogram(row: Mapping[str, object], leftover: object) -> object:
+def restored_histogram(row: Mapping[str, Any], leftover: object) -> object:
     """The histogram as it was sent, of its row and of what remained of it in the document."""
-    of = _range_of(row)
-    buckets, counts = row["buckets"], row["counts"]
-    assert isinstance(buckets, list)
-    assert isinstance(counts, list)
     sums = {field: _number(row[field]) for field in SUM_FIELDS}
     if isinstance(leftover, list):
         tail = leftover[len(_DENSE) :] or list(sums.values())
         return [*dense_counts(row), *tail]
     histogram: Json = {
-        "range": [of.low, of.high],
-        "bucket_count": of.bucket_count,
-        "histogram_type": int(of.histogram_type),
-        "values": {str(bound): count for bound, count in zip(buckets, counts, strict=True)},
+        "range": [row["range_low"], row["range_high"]],
+        "bucket_count": row["bucket_count"],
+        "histogram_type": row["histogram_type"],
+        "values": {str(bound): count for bound, count in zip(row["buckets"], row["counts"], strict=True)},
         **{field: value for field, value in sums.items() if value != ABSENT_SUM},
     }
     if isinstance(leftover, dict):
@@ -301,28 +301,15 @@ def restored_histogram(row: Mapping[str, object], leftover: object) -> object:
     return histogram
 
 
-def dense_counts(row: Mapping[str, object]) -> list[int]:
+def dense_counts(row: Mapping[str, Any]) -> list[int]:
     """The count of every bucket of a histogram's row, zeros included, in the order of the buckets."""
-    buckets, counts = row["buckets"], row["counts"]
-    assert isinstance(buckets, list)
-    assert isinstance(counts, list)
-    by_bound = dict(zip(buckets, counts, strict=True))
-    return [by_bound.get(bound, 0) for bound in bucket_bounds(_range_of(row))]
+    by_bound = dict(zip(row["buckets"], row["counts"], strict=True))
+    kind = HistogramType(row["histogram_type"])
+    bounds = bucket_bounds(BucketRange(kind, row["range_low"], row["range_high"], row["bucket_count"]))
+    return [by_bound.get(bound, 0) for bound in bounds]
 
 
-def _range_of(row: Mapping[str, object]) -> BucketRange:
-    kind, low, high, bucket_count = (
-        row[field] for field in ("histogram_type", "range_low", "range_high", "bucket_count")
-    )
-    assert isinstance(kind, int)
-    assert isinstance(low, int)
-    assert isinstance(high, int)
-    assert isinstance(bucket_count, int)
-    return BucketRange(HistogramType(kind), low, high, bucket_count)
-
-
-def _number(value: object) -> int | float:
-    assert isinstance(value, float)
+def _number(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 

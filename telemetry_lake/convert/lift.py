@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from telemetry_lake import columns
 from telemetry_lake.convert.document_schemas import Extraction
-from telemetry_lake.convert.histograms import KEYED, PARENT_PROCESS, Json, restored_histogram
+from telemetry_lake.convert.histograms import KEYED, PARENT_PROCESS, PLAIN, Json, restored_histogram
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
 
 INTEGER: Final = ":integer"
@@ -52,51 +52,52 @@ class Lifter:
     def lift(
         self, document: Json, known: Mapping[str, str | None]
     ) -> tuple[dict[str, str | None], list[tuple[str, str]]]:
-        """The values of the columns, and where in `document`, which loses them, they were.
+        """What the ping says for each column, and where in `document`, which loses it, that was.
 
         `known` is what the path says; the document itself and the constants of its type come before it.
+        Dimensions are as the ping says them, and stay in the document if that will not be their value.
         Raises PingRejected with `invalid_value` when a field is not what its column can hold.
         """
-        values = {**known, **self._constants}
+        said = {**known, **self._constants}
         lifted: list[tuple[str, str]] = []
-        decided: set[str] = set()
         for column, sources in self._sources:
             for source in sources:
-                holder: object = document
-                for part in source.parents:
-                    holder = holder.get(part) if isinstance(holder, dict) else None
-                sent = holder.get(source.field) if isinstance(holder, dict) else None
-                if sent is None:
+                holder, value = _look_up(document, source)
+                if value is None:
                     continue
-                assert isinstance(holder, dict)
                 if column not in _IDENTITY:
-                    if not isinstance(sent, str):
-                        raise PingRejected(
-                            ErrorType.INVALID_VALUE,
-                            f"{source.pointer}: the value is not of type string",
-                            stage=Stage.CONVERT,
-                        )
-                    if column in self._dimensions:
-                        decided.add(column)
-                        values[column] = self._dimensions[column](sent)
-                    else:
-                        values[column] = sent
-                if sent == values[column]:
+                    said[column] = _string(value, source.pointer)
+                decide = self._dimensions.get(column)
+                stored = said[column] if decide is None else decide(said[column])
+                if value == stored:
                     lifted.append((source.pointer, column))
                     del holder[source.field]
-                elif type(sent) is int and str(sent) == values[column]:
+                elif type(value) is int and str(value) == stored:
                     lifted.append((source.pointer, column + INTEGER))
                     del holder[source.field]
                 break
-        for column, decide in self._dimensions.items():
-            if column not in decided:
-                values[column] = decide(values.get(column))
-        return values, lifted
+        return said, lifted
 
 
 def _source(pointer: str) -> _Source:
     *parents, field = pointer[1:].split("/")
     return _Source(pointer, tuple(parents), field)
+
+
+def _look_up(document: Json, source: _Source) -> tuple[Json, object]:
+    """The object that has the field of `source`, and its value; None when it is not there."""
+    holder: object = document
+    for part in source.parents:
+        holder = holder.get(part) if isinstance(holder, dict) else None
+    return (holder, holder.get(source.field)) if isinstance(holder, dict) else (document, None)
+
+
+def _string(value: object, pointer: str) -> str:
+    if not isinstance(value, str):
+        raise PingRejected(
+            ErrorType.INVALID_VALUE, f"{pointer}: the value is not of type string", stage=Stage.CONVERT
+        )
+    return value
 
 
 @lru_cache(maxsize=LIFTED_REMEMBERED)
@@ -105,47 +106,33 @@ def lifted_text(lifted: Sequence[tuple[str, str]]) -> str:
     return orjson.dumps(dict(lifted)).decode()
 
 
-def restore_document(row: Mapping[str, object]) -> Json:
+def restore_document(row: Mapping[str, Any]) -> Json:
     """The document of a row of `live.pings` as it was sent, of its columns and of what is left of it.
 
     `row` is the row as Python values (`pyarrow.Table.to_pylist`), with the columns that `lifted` names.
     Numbers compare equal to those sent: 523 may come back for 523.0.
     """
-    document: Json = json.loads(_text(row[columns.DOCUMENT]))
-    sources: dict[str, str] = json.loads(_text(row[columns.LIFTED]))
-    rows = row[columns.HISTOGRAMS]
-    assert isinstance(rows, list)
-    histograms: dict[tuple[bool, str], list[Mapping[str, object]]] = {}
-    for histogram in rows:
+    document: Json = json.loads(row[columns.DOCUMENT])
+    histograms: dict[tuple[bool, str], list[Mapping[str, Any]]] = {}
+    for histogram in row[columns.HISTOGRAMS]:
         histograms.setdefault((histogram["key"] is not None, histogram["process"]), []).append(histogram)
-    for pointer, source in sources.items():
+    for pointer, source in json.loads(row[columns.LIFTED]).items():
         *parents, field = (part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
-        holder: Json = document
+        holder: Any = document
         for part in parents:
-            inner = holder[part]
-            assert isinstance(inner, dict)
-            holder = inner
+            holder = holder[part]
         column, _, qualifier = source.partition(":")
-        if column in (columns.HISTOGRAMS, KEYED):
-            container = holder[field]
-            assert isinstance(container, dict)
+        if column in (PLAIN, KEYED):
             for histogram in histograms[column == KEYED, qualifier or PARENT_PROCESS]:
-                _put_back(container, histogram)
+                _put_back(holder[field], histogram)
         else:
-            value = row[column]
-            holder[field] = int(_text(value)) if qualifier else value
+            holder[field] = int(row[column]) if qualifier else row[column]
     return document
 
 
-def _put_back(container: Json, row: Mapping[str, object]) -> None:
-    label = _text(row["name"])
+def _put_back(container: dict[str, Any], row: Mapping[str, Any]) -> None:
+    label = row["name"]
     if row["key"] is not None:
-        by_key = container.setdefault(label, {})
-        assert isinstance(by_key, dict)
-        container, label = by_key, _text(row["key"])
+        container = container.setdefault(label, {})
+        label = row["key"]
     container[label] = restored_histogram(row, container.get(label))
-
-
-def _text(value: object) -> str:
-    assert isinstance(value, str)
-    return value

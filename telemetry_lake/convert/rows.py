@@ -128,7 +128,10 @@ def _table(
     if not rows:
         return schema.empty_table()
     return pa.Table.from_arrays(
-        [arrays[name] if name in arrays else pa.array(values[name], schema.field(name).type) for name in schema.names],
+        [
+            arrays[name] if name in arrays else pa.array(values[name], schema.field(name).type)
+            for name in schema.names
+        ],
         schema=schema,
     )
 
