@@ -6,8 +6,8 @@ gone or comes again, which the ledger makes harmless.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,12 +29,16 @@ _STALE_RECEIPT: Final = {"ReceiptHandleIsInvalid", "InvalidParameterValue"}
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One message as received: its text, its receipt and how often it has been received so far."""
+    """One message as received: its text, its receipt and how often it has been received so far.
+
+    `reasons` are the attributes that `move_to_dead_letters` gave it; empty for a message that never died.
+    """
 
     message_id: str
     receipt: str
     receive_count: int
     body: str
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 class IndexQueue:
@@ -44,6 +48,11 @@ class IndexQueue:
         self._settings = settings
         self._sqs: SQSClient = boto3.client("sqs", **client_arguments(settings))  # type: ignore[call-overload]
         self._urls: dict[str, str] = {}
+
+    @classmethod
+    def of_dead_letters(cls, settings: SqsSettings) -> Self:
+        """The dead-letter queue of `settings`, to be read like the other one."""
+        return cls(settings.model_copy(update={"index_queue_name": settings.dead_letter_queue_name}))
 
     def send(self, message: IndexMessage) -> None:
         """Put the pointer to one raw object on the queue."""
@@ -61,6 +70,7 @@ class IndexQueue:
                 WaitTimeSeconds=wait_seconds,
                 VisibilityTimeout=self._settings.visibility_timeout_seconds,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                MessageAttributeNames=["All"],
             )
         return [
             ReceivedMessage(
@@ -68,6 +78,10 @@ class IndexQueue:
                 message["ReceiptHandle"],
                 int(message["Attributes"]["ApproximateReceiveCount"]),
                 message["Body"],
+                {
+                    name: attribute.get("StringValue", "")
+                    for name, attribute in message.get("MessageAttributes", {}).items()
+                },
             )
             for message in answer.get("Messages", [])
         ]

@@ -187,9 +187,9 @@ def batch_of_key(key: str) -> str:
     return batch
 
 
-def attempts_prefix(batch: str, part: str) -> str:
-    """What the keys of all attempts to convert one part of a batch start with."""
-    return _in_batch(batch, f"attempts/{part}/")
+def attempts_prefix(batch: str, part: str | None = None) -> str:
+    """What the keys of all attempts to convert a batch, or one part of it, start with."""
+    return _in_batch(batch, f"attempts/{part}/" if part else "attempts/")
 
 
 def waiver_key(batch: str) -> str:

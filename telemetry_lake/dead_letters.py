@@ -1,0 +1,57 @@
+"""Dead letters: index messages that are out of the way until somebody looks at them.
+
+Our own code moves them, by the receive count or because it knows better, and says why in the message's
+attributes: `reason`, `raw_object`, `batch`, `last_error`, `receive_count`. Every burial is also logged as
+an error, and turns the run that did it red; the data of the other raw objects is committed all the same.
+`replay` brings them back.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from telemetry_lake.index_queue import IndexQueue, ReceivedMessage
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was moved to the dead-letter queue, and why; what is not known is empty."""
+
+    reason: str
+    raw_object: str = ""
+    batch: str = ""
+    last_error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.raw_object or 'a message'}: {self.reason}"
+
+
+def bury(
+    queue: IndexQueue,
+    message: ReceivedMessage,
+    *,
+    reason: str,
+    key: str | None = None,
+    batch: str | None = None,
+    last_error: str | None = None,
+) -> DeadLetter:
+    """Move `message` to the dead-letter queue of `queue`, with the reason."""
+    letter = DeadLetter(reason, key or "", batch or "", last_error or "")
+    _log.error(
+        "moved to the dead letters: %s (batch %s, last error %s)",
+        letter,
+        letter.batch or "none",
+        letter.last_error or "none",
+    )
+    queue.move_to_dead_letters(
+        message,
+        {
+            "reason": letter.reason,
+            "raw_object": letter.raw_object,
+            "batch": letter.batch,
+            "last_error": letter.last_error,
+            "receive_count": str(message.receive_count),
+        },
+    )
+    return letter

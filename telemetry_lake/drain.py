@@ -1,0 +1,171 @@
+"""The drain: from index messages to committed rows, one step at a time.
+
+`claim → convert → validate → publish → acknowledge`. Each step looks in the lake bucket for what was done
+before and leaves its outcome there, so that any step may be run again, by anybody, at any time, also beside
+another run of it. `Drain` holds the connections of one process; the DAG `dags/drain.py` calls one of its
+methods in each task, and `drain_once` calls them one after another.
+
+While a step works on a batch, the batch's messages are kept hidden from other drains. Nothing rests on
+that; it only saves double work.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from telemetry_lake.acknowledge import Acknowledged, acknowledge
+from telemetry_lake.audit import Audit, validate
+from telemetry_lake.batch import ClaimedBatch, Commitment, Part, StagedPart
+from telemetry_lake.catalog import load_lake_catalog
+from telemetry_lake.claim import Claimed, claim
+from telemetry_lake.dead_letters import DeadLetter
+from telemetry_lake.failures import FatalError, RetriableError, TelemetryLakeError
+from telemetry_lake.index_queue import IndexQueue
+from telemetry_lake.ledger import Ledger
+from telemetry_lake.object_store import ObjectStore
+from telemetry_lake.publish import publish
+from telemetry_lake.settings import Settings
+from telemetry_lake.stage_part import Stager, stage_part
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+EXTENSIONS_PER_TIMEOUT: Final = 3
+"""How often the visibility of a message is extended within one visibility timeout."""
+
+_log = logging.getLogger(__name__)
+
+
+class UnfinishedDrain(FatalError):
+    """A drain left something to look at: dead letters, or a batch that came to no end."""
+
+
+@dataclass(slots=True)
+class DrainReport:
+    """What one drain did; `failures` says why a batch came to no end, by batch."""
+
+    claimed: Claimed = field(default_factory=Claimed)
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def committed(self) -> list[str]:
+        """The batches that are in the tables now."""
+        return [done.batch_id for done in self.acknowledged if done.committed]
+
+
+class Drain:
+    """The steps of the drain, over one process's connections; `stage` replaces the conversion in tests."""
+
+    def __init__(self, settings: Settings, *, stage: Stager | None = None) -> None:
+        self._settings = settings
+        self._stage = stage
+        self.store = ObjectStore(settings.s3)
+        self.queue = IndexQueue(settings.sqs)
+        self.ledger = Ledger(self.store, settings.s3.lake_bucket)
+
+    @cached_property
+    def catalog(self) -> "Catalog":
+        """The Iceberg catalog; loaded when a step needs it."""
+        return load_lake_catalog(self._settings)
+
+    def claim(self, *, created_at: datetime) -> Claimed:
+        """Cut what waits on the queue into batches.
+
+        S3 is asked first, so that an outage does not use up the messages' receive counts.
+        """
+        for bucket in (self._settings.s3.raw_bucket, self._settings.s3.lake_bucket):
+            if not self.store.is_reachable(bucket):
+                raise RetriableError(f"the bucket {bucket} does not answer; nothing was received")
+        return claim(self._settings, self.queue, self.ledger, created_at=created_at)
+
+    def convert(self, part: Part) -> StagedPart:
+        """Convert one part of a batch into staged files."""
+        with self._hidden(part.receipts):
+            return stage_part(
+                self.store,
+                self.ledger,
+                part,
+                self._stage or self._staging(part.batch_id),
+                bucket=self._settings.s3.raw_bucket,
+                max_attempts=self._settings.drain.conversion_max_attempts,
+            )
+
+    def validate(self, batch: ClaimedBatch) -> Audit | None:
+        """Audit a batch and decide its publication; None when that was done before."""
+        with self._hidden(message.receipt for message in batch.held):
+            return validate(self.catalog, self.ledger, batch)
+
+    def publish(self, batch: ClaimedBatch) -> Commitment:
+        """Commit a batch whose publication is decided."""
+        with self._hidden(message.receipt for message in batch.held):
+            return publish(self._settings.drain, self.catalog, self.ledger, batch.batch_id)
+
+    def acknowledge(self, batch: ClaimedBatch) -> Acknowledged:
+        """Finish the messages of a batch, according to how far it has come."""
+        return acknowledge(self.queue, self.ledger, batch)
+
+    def _staging(self, batch: str) -> Stager:
+        raise NotImplementedError
+
+    @contextmanager
+    def _hidden(self, receipts: Iterable[str]) -> Iterator[None]:
+        """Keep these messages hidden from other drains until the end of the block."""
+        held = list(receipts)
+        over = threading.Event()
+
+        def extend() -> None:
+            while not over.wait(self._settings.sqs.visibility_timeout_seconds / EXTENSIONS_PER_TIMEOUT):
+                try:
+                    self.queue.extend_visibility(held)
+                except TelemetryLakeError as error:
+                    _log.warning("messages may be received by another drain, which is harmless: %s", error)
+
+        thread = threading.Thread(target=extend, name="extend-visibility", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def drain_once(settings: Settings, *, stage: Stager | None = None) -> DrainReport:
+    """One drain from claim to acknowledge in this process, all that waits up to the limits of a claim.
+
+    A batch that fails does not stop the others; `report.failures` says why. Raises RetriableError when
+    nothing could be claimed.
+    """
+    drain = Drain(settings, stage=stage)
+    report = DrainReport(claimed=drain.claim(created_at=datetime.now(UTC)))
+    for batch in report.claimed.batches:
+        try:
+            for part in batch.parts:
+                drain.convert(part)
+            drain.validate(batch)
+            drain.publish(batch)
+        except TelemetryLakeError as error:
+            report.failures[batch.batch_id] = str(error)
+        report.acknowledged.append(drain.acknowledge(batch))
+    return report
+
+
+def raise_if_unfinished(claimed: Iterable[DeadLetter], acknowledged: Iterable[Acknowledged]) -> None:
+    """Raise UnfinishedDrain when a message went to the dead letters or a batch came to no end."""
+    done = list(acknowledged)
+    letters = [*claimed, *(letter for batch in done for letter in batch.dead_letters)]
+    lines = [f"- in the dead letters: {letter}" for letter in letters]
+    lines += [
+        f"- batch {batch.batch_id} came to no end; its messages come again. The failed task says why."
+        for batch in done
+        if not batch.committed and not batch.dead_letters
+    ]
+    if lines:
+        raise UnfinishedDrain(
+            "\n".join(["something needs to be looked at; docs/drain.md has a section for each case", *lines])
+        )
