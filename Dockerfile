@@ -55,8 +55,8 @@ COPY --from=build /opt/telemetry_lake/java/lib java/lib
 COPY . .
 # Airflow looks for its settings module in its home.
 RUN python -m compileall -q -x '^./.venv/' . \
-    && install -d -o lake -g lake /var/lib/telemetry_lake/airflow/config \
-    && ln -s /opt/telemetry_lake/local_stack/airflow_local_settings.py /var/lib/telemetry_lake/airflow/config/
+    && install -d /var/lib/telemetry_lake/airflow/config \
+    && install -m 644 local_stack/airflow_local_settings.py /var/lib/telemetry_lake/airflow/config/
 USER lake
 CMD ["python", "-m", "telemetry_lake", "--help"]
 

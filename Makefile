@@ -52,6 +52,10 @@ clean: ## Delete the data, logs and credentials of the local stack (.local/); re
 	$(needs_install)
 	@$(PYTHON) -m local_stack clean
 
+.PHONY: compose-env
+compose-env: ## Write the credentials that docker-compose.yaml needs into .env; what is there already stays
+	@docker/make_env.sh
+
 ## Change it
 
 .PHONY: install
