@@ -6,7 +6,8 @@ the same answer. A batch that has come to no end keeps its messages: they come a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from pydantic import BaseModel
 
 from telemetry_lake.audit import Audit
 from telemetry_lake.batch import ClaimedBatch, HeldMessage, Member
@@ -16,21 +17,20 @@ from telemetry_lake.index_queue import IndexQueue, ReceivedMessage
 from telemetry_lake.ledger import Ledger
 
 
-@dataclass(slots=True)
-class Acknowledged:
+class Acknowledged(BaseModel):
     """What became of a batch."""
 
     batch_id: str
     committed: bool
     deleted: int = 0
-    dead_letters: list[DeadLetter] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = []
 
 
 def acknowledge(queue: IndexQueue, ledger: Ledger, batch: ClaimedBatch) -> Acknowledged:
     """Finish the messages that this run holds of a batch; running it again is harmless."""
     members = ledger.members(ledger.manifest(batch.batch_id))
     commitment = ledger.commitment(batch.batch_id)
-    done = Acknowledged(batch.batch_id, committed=commitment is not None)
+    done = Acknowledged(batch_id=batch.batch_id, committed=commitment is not None)
     if commitment is not None:
         receipts = [held.receipt for held in batch.held if held.key not in commitment.quarantined]
         reasons: Mapping[str, str] = commitment.quarantined

@@ -91,11 +91,11 @@ class StagedFile(_Record):
 
 
 class RawObjectRows(_Record):
-    """How many rows the pings of one raw object became."""
+    """How many rows the pings of one raw object became; `rejected` by error type."""
 
     key: str
     pings: int
-    rejected: int
+    rejected: dict[str, int]
 
 
 class StagedPart(_Record):

@@ -16,8 +16,10 @@ its claims; whoever meets one of the claims completes them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+
+from pydantic import BaseModel
 
 from telemetry_lake.batch import (
     ClaimedBatch,
@@ -35,14 +37,15 @@ from telemetry_lake.ledger import Ledger, Tenure
 from telemetry_lake.settings import Settings
 
 
-@dataclass(slots=True)
-class Claimed:
-    """What one claim came to."""
+class Claimed(BaseModel):
+    """What one claim came to.
 
-    batches: list[ClaimedBatch] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
+    `already_committed` counts the messages that were deleted because their raw objects had been committed.
+    """
+
+    batches: list[ClaimedBatch] = []
+    dead_letters: list[DeadLetter] = []
     already_committed: int = 0
-    """Messages that were deleted because their raw objects had been committed before."""
 
 
 @dataclass(frozen=True, slots=True)

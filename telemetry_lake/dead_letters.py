@@ -7,16 +7,18 @@ an error, and turns the run that did it red; the data of the other raw objects i
 """
 
 import logging
-from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
 
 from telemetry_lake.index_queue import IndexQueue, ReceivedMessage
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(BaseModel):
     """A message that was moved to the dead-letter queue, and why; what is not known is empty."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: str
     raw_object: str = ""
@@ -37,7 +39,7 @@ def bury(
     last_error: str | None = None,
 ) -> DeadLetter:
     """Move `message` to the dead-letter queue of `queue`, with the reason."""
-    letter = DeadLetter(reason, key or "", batch or "", last_error or "")
+    letter = DeadLetter(reason=reason, raw_object=key or "", batch=batch or "", last_error=last_error or "")
     _log.error(
         "moved to the dead letters: %s (batch %s, last error %s)",
         letter,

@@ -20,20 +20,23 @@ from typing import TYPE_CHECKING, Final
 
 from telemetry_lake.acknowledge import Acknowledged, acknowledge
 from telemetry_lake.audit import Audit, validate
-from telemetry_lake.batch import ClaimedBatch, Commitment, Part, StagedPart
-from telemetry_lake.catalog import load_lake_catalog
+from telemetry_lake.batch import ClaimedBatch, Commitment, Part, RawObjectRows, StagedFile, StagedPart
+from telemetry_lake.catalog import load_lake_catalog, staging_area
 from telemetry_lake.claim import Claimed, claim
 from telemetry_lake.dead_letters import DeadLetter
 from telemetry_lake.failures import FatalError, RetriableError, TelemetryLakeError
 from telemetry_lake.index_queue import IndexQueue
 from telemetry_lake.ledger import Ledger
 from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.publish import publish
+from telemetry_lake.publish import TABLES_IN_ORDER, publish
+from telemetry_lake.raw_object import RawObject
 from telemetry_lake.settings import Settings
-from telemetry_lake.stage_part import Stager, stage_part
+from telemetry_lake.stage_part import Staged, Stager, stage_part
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+
+    from telemetry_lake.convert import Converter
 
 EXTENSIONS_PER_TIMEOUT: Final = 3
 """How often the visibility of a message is extended within one visibility timeout."""
@@ -111,7 +114,30 @@ class Drain:
         return acknowledge(self.queue, self.ledger, batch)
 
     def _staging(self, batch: str) -> Stager:
-        raise NotImplementedError
+        from telemetry_lake.convert.stage import stage_raw_objects
+
+        folders = {name: staging_area(self.catalog.load_table(name), batch) for name in TABLES_IN_ORDER}
+
+        def stage(raws: Iterable[RawObject]) -> Staged:
+            result = stage_raw_objects(self._converter, raws, folders)
+            return Staged(
+                [
+                    StagedFile(table=file.table, uri=file.uri, rows=file.rows, bytes=file.bytes)
+                    for file in result.files
+                ],
+                [
+                    RawObjectRows(key=raw.key, pings=raw.pings, rejected=raw.rejected)
+                    for raw in result.raw_objects
+                ],
+            )
+
+        return stage
+
+    @cached_property
+    def _converter(self) -> "Converter":
+        from telemetry_lake.convert import Converter
+
+        return Converter(self._settings.conversion, self.store)
 
     @contextmanager
     def _hidden(self, receipts: Iterable[str]) -> Iterator[None]:
