@@ -11,7 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
 
@@ -140,6 +140,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_address",
+        "_began_seconds",
         "_body",
         "_body_bytes",
         "_body_raw_bytes",
@@ -147,7 +148,6 @@ class Connection(asyncio.Protocol):
         "_edge",
         "_expects_continue",
         "_fields",
-        "_has_length",
         "_head_bytes",
         "_head_lines",
         "_head_raw_bytes",
@@ -169,16 +169,26 @@ class Connection(asyncio.Protocol):
         "_target",
         "_transport",
         "_waiting",
-        "_began",
         "deadline_seconds",
     )
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[_Waiting] = deque()
         self._address = b""
+        self._target = b""
+        self._path = b""
+        self._query = b""
+        self._fields: list[bytes] = []
+        self._host = b""
+        self._hosts = 0
+        self._length: int | None = None
+        self._refusal: Answer | None = None
+        self._head_lines = 0
+        self._head_bytes = 0
+        self._began_seconds = 0.0
         self._phase = _IDLE
         self._is_ended = False
         self._is_paused = False
@@ -199,9 +209,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse one connection too many; otherwise wait for its first request."""
-        assert isinstance(transport, asyncio.Transport)
         edge = self._edge
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]).encode() if peer else b""
         edge.connections.add(self)
@@ -209,14 +218,15 @@ class Connection(asyncio.Protocol):
         if len(edge.connections) > CONNECTIONS_MAX:
             self._end(answers.NOT_DURABLE)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's signature)
         """Forget the connection; pings that wait for their commit are stored all the same."""
         edge = self._edge
         if self._phase != _IDLE and not self._is_ended:
             edge.counters.add("aborted_requests")
         self._drop_body()
         self._transport = None
-        self._parser = None
+        # The parser holds bound methods of this object; without it there is no cycle for the collector.
+        del self._parser
         edge.connections.discard(self)
         edge.counters.set("connections", len(edge.connections))
 
@@ -225,7 +235,6 @@ class Connection(asyncio.Protocol):
         if self._is_ended:
             self._discard(len(data))
             return
-        assert self._parser is not None
         phase = self._phase
         try:
             self._parser.feed_data(data)
@@ -271,7 +280,7 @@ class Connection(asyncio.Protocol):
             raise _Ended
         self._begin()
         self._phase = _HEAD
-        self._began = time.perf_counter()
+        self._began_seconds = time.perf_counter()
         edge = self._edge
         self.deadline_seconds = edge.now_seconds + edge.settings.head_timeout_seconds
 
@@ -340,7 +349,6 @@ class Connection(asyncio.Protocol):
         if self._is_ended:
             return
         edge = self._edge
-        assert self._parser is not None
         self._phase = _IDLE
         self.deadline_seconds = edge.now_seconds + edge.settings.keep_alive_seconds
         keeps_open = self._parser.should_keep_alive() and not edge.is_stopping
@@ -357,7 +365,9 @@ class Connection(asyncio.Protocol):
                 page, keeps_open=keeps_open, is_http_10=version == "1.0", without_body=method == b"HEAD"
             )
             return
-        self._waiting.append(_Waiting(None, self._began, self._body_bytes, keeps_open, version == "1.0"))
+        self._waiting.append(
+            _Waiting(None, self._began_seconds, self._body_bytes, keeps_open, version == "1.0")
+        )
         metadata = b"\n".join(
             (
                 b"%d" % (time.time_ns() // 1_000),
@@ -421,29 +431,25 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         """Forget the request before this one."""
         self._target = b""
-        self._path = b""
-        self._query = b""
-        self._fields: list[bytes] = []
+        self._fields = []
         self._host = b""
         self._hosts = 0
-        self._length: int | None = None
+        self._length = None
         self._is_chunked = False
         self._expects_continue = False
         self._is_too_long = False
         self._reads_page = False
-        self._refusal: Answer | None = None
+        self._refusal = None
         self._head_lines = 0
         self._head_bytes = 0
         self._head_raw_bytes = 0
         self._body_raw_bytes = 0
-        self._began = 0.0
 
     def _judge(self) -> Answer | None:
         """The answer to a request that is refused whatever its body is; the order is the specification's."""
         edge = self._edge
         settings = edge.settings
         parser = self._parser
-        assert parser is not None
         version = parser.get_http_version()
         if version not in _PROTOCOLS or parser.should_upgrade():
             return answers.MALFORMED

@@ -5,9 +5,9 @@ https://github.com/mozilla-services/Dockerflow
 
 import json
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +17,11 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from ingest_server.answers import DISK_FULL, STATUSES, Answer
 from ingest_server.counters import COMMIT_SECONDS_BUCKETS, REQUEST_SECONDS_BUCKETS, Counters
-from ingest_server.spool import Spool
+from ingest_server.spool import Spool, Waiting
 from telemetry_lake.settings import PROJECT_ROOT
 
 METRIC_PREFIX: Final = "telemetry_lake_ingest_"
 _JSON: Final = "application/json"
-_DISTRIBUTION: Final = "telemetry-lake"
 
 
 def pages(
@@ -50,7 +49,6 @@ def heartbeat(spool: Spool, counters: Counters, refusal: Callable[[], Answer | N
         (200, "OK") if answer is None else (507, answer.reason) if is_full else (500, "Internal Server Error")
     )
     waiting = (spool.waiting_open(), spool.waiting_sealed())
-    oldest = [item.oldest_seconds for item in waiting if item.oldest_seconds is not None]
     body = {
         "status": status,
         "checks": {
@@ -61,20 +59,20 @@ def heartbeat(spool: Spool, counters: Counters, refusal: Callable[[], Answer | N
         },
         "spool_free_bytes": spool.free_bytes(),
         "spool_waiting_bytes": sum(item.bytes for item in waiting),
-        "oldest_segment_age_seconds": round(max(0.0, time.time() - min(oldest)), 3) if oldest else 0,
+        "oldest_segment_age_seconds": round(_age_seconds(*waiting), 3),
     }
     return Answer(status, reason, json.dumps(body) + "\n", content_type=_JSON)
 
 
 def version_of(root: Path) -> dict[str, str]:
-    """`version.json` below `root`, else what the installation and the work tree tell."""
+    """`version.json` below `root`, else what the work tree tells."""
     try:
         return dict(json.loads((root / "version.json").read_text()))
     except FileNotFoundError:
         pass
     try:
-        release = version(_DISTRIBUTION)
-    except PackageNotFoundError:
+        release = str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
+    except FileNotFoundError:
         release = ""
     return {"source": "", "version": release, "commit": _commit(root / ".git"), "build": ""}
 
@@ -149,15 +147,10 @@ class NodeMetrics(Collector):
             "Free bytes on the spool's disk.",
             value=self._spool.free_bytes(),
         )
-        oldest = [
-            states[state].oldest_seconds
-            for state in ("open", "sealed")
-            if states[state].oldest_seconds is not None
-        ]
         yield GaugeMetricFamily(
             METRIC_PREFIX + "oldest_segment_age_seconds",
             "Age of the oldest segment that is not shipped.",
-            value=max(0.0, time.time() - min(oldest)) if oldest else 0.0,
+            value=_age_seconds(states["open"], states["sealed"]),
         )
 
 
@@ -173,6 +166,12 @@ _COUNTERS: Final = {
     "damaged_segments": "Segments set aside.",
     "salvaged_pings": "Pings saved from segments set aside.",
 }
+
+
+def _age_seconds(*waiting: Waiting) -> float:
+    """The age of the oldest segment among them; 0 without any."""
+    oldest = [item.oldest_seconds for item in waiting if item.oldest_seconds is not None]
+    return max(0.0, time.time() - min(oldest)) if oldest else 0.0
 
 
 def _reachable(counters: Counters, service: str) -> str:

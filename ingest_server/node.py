@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from ingest_server.counters import Counters, shared_counters
+from ingest_server.counters import shared_counters
 from ingest_server.logs import log_as
 from ingest_server.spool import Spool, SpoolInUse
 from telemetry_lake.failures import ConfigurationError

@@ -29,7 +29,7 @@ from telemetry_lake.raw_object import RAW_SCHEMA, Promise, RawObject, RawPing, w
 from telemetry_lake.settings import Settings
 
 LANES: Final = 2
-"""Segments under way at once: one is encoded while another is on the wire. Each costs about four times its size in memory."""
+"""Segments under way at once: one is encoded while another is on the wire. Each takes four times its size."""
 LOOK_SECONDS: Final = 0.2
 REACHABILITY_LOOK_SECONDS: Final = 10
 RETRY_FIRST_SECONDS: Final = 0.5
@@ -65,7 +65,7 @@ class Shipper:
         self._stop = threading.Event()
 
     def run(self, parent_pipe: int) -> None:
-        """Ship until SIGTERM, SIGINT, or the end of the parent; then ship what is left, within a limit."""
+        """Ship until SIGTERM or SIGINT, then what is left, within a limit; stop at once when the parent died."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._last_round.set())
         lanes = [
@@ -77,7 +77,7 @@ class Shipper:
         while not self._last_round.is_set():
             ready, _, _ = select.select([parent_pipe], [], [], LOOK_SECONDS)
             if ready:
-                self._last_round.set()
+                return
         deadline = time.monotonic() + self._settings.ingest.stop_ship_seconds
         while any(lane.is_alive() for lane in lanes) and time.monotonic() < deadline:
             for lane in lanes:
@@ -118,13 +118,13 @@ class Shipper:
     def _ship(self, segment: SealedSegment) -> None:
         data = segment.read()
         found = scan(data, split_segment_id(segment.segment_id).marker)
-        if len(data) < segment.bytes or len(found.records) != segment.pings or found.damaged:
+        if len(data) < segment.length or len(found.records) != segment.pings or found.damaged:
             salvaged = self._spool.set_aside(
                 segment.path,
                 segment.segment_id,
                 data,
                 found,
-                f"{len(data)} of {segment.bytes} bytes, {len(found.records)} of {segment.pings} pings",
+                f"{len(data)} of {segment.length} bytes, {len(found.records)} of {segment.pings} pings",
             )
             self._count("damaged_segments")
             self._count("salvaged_pings", salvaged)
@@ -192,7 +192,7 @@ class Shipper:
             wait=tenacity.wait_exponential_jitter(
                 initial=RETRY_FIRST_SECONDS, max=RETRY_MAX_SECONDS, jitter=RETRY_JITTER_SECONDS
             ),
-            sleep=self._stop.wait,
+            sleep=tenacity.sleep_using_event(self._stop),
             before_sleep=note,
         )
         return retrying(act)

@@ -24,7 +24,8 @@ from typing import Final
 
 from ingest_server.segment import HEADER_BYTES, SALVAGED, Scan, scan, split_segment_id
 
-LOCK_WAIT_SECONDS: Final = 10
+LOCK_WAIT_SECONDS: Final = 20
+"""Longer than the workers of a node whose parent was killed go on answering."""
 _LOCK_POLL_SECONDS: Final = 0.05
 _SUFFIX: Final = ".segment"
 _SEALED_NAME: Final = re.compile(r"(?P<id>[^.]+)\.(?P<pings>\d+)-(?P<bytes>\d+)\.segment")
@@ -38,17 +39,17 @@ class SpoolInUse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SealedSegment:
-    """A segment that waits to be shipped; the first `bytes` of the file hold `pings` pings."""
+    """A segment that waits to be shipped; the first `length` bytes of the file hold `pings` pings."""
 
     path: Path
     segment_id: str
     pings: int
-    bytes: int
+    length: int
 
     def read(self) -> bytes:
         """What the segment holds, without what lies behind the promised length."""
         with self.path.open("rb") as file:
-            return file.read(self.bytes)
+            return file.read(self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,8 @@ class Spool:
         return self.sealed_directory / f"{segment_id}.{pings}-{length}{_SUFFIX}"
 
     def seal(self, path: Path, pings: int, length: int) -> None:
-        """Move an open segment, whose first `length` bytes are durable, to those that wait; raises OSError."""
-        os.rename(path, self.sealed_path(path.name.removesuffix(_SUFFIX), pings, length))
+        """Move an open segment, durable up to `length`, to those that wait; raises OSError."""
+        path.rename(self.sealed_path(path.name.removesuffix(_SUFFIX), pings, length))
         sync_directory(self.sealed_directory)
         sync_directory(self.open_directory)
 
@@ -129,14 +130,10 @@ class Spool:
     def sealed_segments(self) -> list[SealedSegment]:
         """Those that wait, oldest first."""
         found = []
-        for name in sorted(os.listdir(self.sealed_directory)):
-            match = _SEALED_NAME.fullmatch(name)
+        for path in sorted(self.sealed_directory.iterdir()):
+            match = _SEALED_NAME.fullmatch(path.name)
             if match is not None:
-                found.append(
-                    SealedSegment(
-                        self.sealed_directory / name, match["id"], int(match["pings"]), int(match["bytes"])
-                    )
-                )
+                found.append(SealedSegment(path, match["id"], int(match["pings"]), int(match["bytes"])))
         return found
 
     def recover(self, worker: int | None = None) -> Recovered:
@@ -188,7 +185,7 @@ class Spool:
 
     def move_to_damaged(self, path: Path) -> None:
         """Set a segment aside as it is; raises OSError."""
-        os.rename(path, self.damaged_directory / path.name)
+        path.rename(self.damaged_directory / path.name)
         sync_directory(self.damaged_directory)
         sync_directory(path.parent)
 
@@ -219,7 +216,7 @@ class Spool:
             file.flush()
             os.fdatasync(file.fileno())
         length = sum(end - start for start, end in ranges)
-        os.rename(draft, self.sealed_path(salvaged_id, len(found.records), length))
+        draft.rename(self.sealed_path(salvaged_id, len(found.records), length))
         sync_directory(self.sealed_directory)
         sync_directory(self.damaged_directory)
 

@@ -93,7 +93,7 @@ class Worker:
     async def _answer_what_has_begun(self, loop: asyncio.AbstractEventLoop) -> None:
         deadline = loop.time() + self._settings.stop_answer_seconds
         self._edge.stop()
-        while self._edge.connections and loop.time() < deadline:
+        while self._edge.connections and loop.time() < deadline:  # noqa: ASYNC110  (it happens once)
             await asyncio.sleep(STOP_POLL_SECONDS)
         for connection in list(self._edge.connections):
             connection.close_without_answer()
