@@ -65,7 +65,7 @@ class Shipper:
         self._stop = threading.Event()
 
     def run(self, parent_pipe: int) -> None:
-        """Ship until SIGTERM or SIGINT, then what is left, within a limit; stop at once when the parent died."""
+        """Ship until SIGTERM or SIGINT, then what is left, within a limit; stop at once without a parent."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._last_round.set())
         lanes = [
