@@ -10,6 +10,7 @@ A document id that occurs twice is a warning, never a failure: clients send agai
 and are right to. What only we can double, a ping of a raw object, is a failure.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,8 @@ from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definit
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log = logging.getLogger(__name__)
 
 RATIO_MIN_PINGS: Final = 100
 """A share of fewer pings says nothing."""
@@ -77,6 +80,16 @@ class Audit(BaseModel):
         """Whether the batch passed, or somebody waived its gates."""
         return self.passed or self.waived is not None
 
+    def lines(self) -> list[str]:
+        """What was checked and found, one check a line, failures first; for logs and the browser."""
+        results = sorted(self.results, key=lambda result: result.passed)
+        counts = ", ".join(f"{rows} rows of {table}" for table, rows in self.rows.items())
+        return [
+            f"batch {self.batch_id}: {counts}, {len(self.quarantined)} raw objects set aside"
+            + (f", gates waived: {self.waived}" if self.waived else ""),
+            *(f"{'ok' if result.passed else result.severity.upper()}: {result}" for result in results),
+        ]
+
     def message(self) -> str:
         """What is wrong and what to do, for the person who meets the failed run."""
         lines = [f"batch {self.batch_id} does not pass its gates; nothing of it is visible."]
@@ -102,6 +115,8 @@ def validate(catalog: Catalog, ledger: Ledger, batch: ClaimedBatch) -> Audit | N
     members = ledger.members(ledger.manifest(batch.batch_id))
     audit = _audit(catalog, ledger, batch.batch_id, parts, members)
     ledger.put_audit(batch.batch_id, audit)
+    for line in audit.lines():
+        _log.info("%s", line)
     if not audit.may_be_published:
         raise GateFailed(audit.message())
     ledger.decide(_publication(batch.batch_id, parts, members, audit))

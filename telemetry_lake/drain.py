@@ -11,11 +11,11 @@ that; it only saves double work.
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 from telemetry_lake.acknowledge import Acknowledged, acknowledge
@@ -23,12 +23,11 @@ from telemetry_lake.audit import Audit, validate
 from telemetry_lake.batch import ClaimedBatch, Commitment, Part, RawObjectRows, StagedFile, StagedPart
 from telemetry_lake.catalog import load_lake_catalog, staging_area
 from telemetry_lake.claim import Claimed, claim
-from telemetry_lake.dead_letters import DeadLetter
 from telemetry_lake.failures import FatalError, RetriableError, TelemetryLakeError
 from telemetry_lake.index_queue import IndexQueue
 from telemetry_lake.ledger import Ledger
 from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.publish import TABLES_IN_ORDER, publish
+from telemetry_lake.publish import TABLES_IN_ORDER, NotDecided, publish
 from telemetry_lake.raw_object import RawObject
 from telemetry_lake.settings import Settings
 from telemetry_lake.stage_part import Staged, Stager, stage_part
@@ -44,17 +43,22 @@ EXTENSIONS_PER_TIMEOUT: Final = 3
 _log = logging.getLogger(__name__)
 
 
+def utc_now() -> datetime:
+    """The clock of production."""
+    return datetime.now(UTC)
+
+
 class UnfinishedDrain(FatalError):
     """A drain left something to look at: dead letters, or a batch that came to no end."""
 
 
 @dataclass(slots=True)
 class DrainReport:
-    """What one drain did; `failures` says why a batch came to no end, by batch."""
+    """What one drain did; `failures` says what went wrong."""
 
     claimed: Claimed = field(default_factory=Claimed)
     acknowledged: list[Acknowledged] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def committed(self) -> list[str]:
@@ -63,11 +67,17 @@ class DrainReport:
 
 
 class Drain:
-    """The steps of the drain, over one process's connections; `stage` replaces the conversion in tests."""
+    """The steps of the drain, over one process's connections.
 
-    def __init__(self, settings: Settings, *, stage: Stager | None = None) -> None:
+    `stage` takes the place of the conversion, and `clock` tells the time that goes into manifests.
+    """
+
+    def __init__(
+        self, settings: Settings, *, stage: Stager | None = None, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._settings = settings
         self._stage = stage
+        self._clock = clock
         self.store = ObjectStore(settings.s3)
         self.queue = IndexQueue(settings.sqs)
         self.ledger = Ledger(self.store, settings.s3.lake_bucket)
@@ -77,7 +87,7 @@ class Drain:
         """The Iceberg catalog; loaded when a step needs it."""
         return load_lake_catalog(self._settings)
 
-    def claim(self, *, created_at: datetime) -> Claimed:
+    def claim(self) -> Claimed:
         """Cut what waits on the queue into batches.
 
         S3 is asked first, so that an outage does not use up the messages' receive counts.
@@ -85,7 +95,7 @@ class Drain:
         for bucket in (self._settings.s3.raw_bucket, self._settings.s3.lake_bucket):
             if not self.store.is_reachable(bucket):
                 raise RetriableError(f"the bucket {bucket} does not answer; nothing was received")
-        return claim(self._settings, self.queue, self.ledger, created_at=created_at)
+        return claim(self._settings, self.queue, self.ledger, created_at=self._clock())
 
     def convert(self, part: Part) -> StagedPart:
         """Convert one part of a batch into staged files."""
@@ -99,19 +109,56 @@ class Drain:
                 max_attempts=self._settings.drain.conversion_max_attempts,
             )
 
-    def validate(self, batch: ClaimedBatch) -> Audit | None:
-        """Audit a batch and decide its publication; None when that was done before."""
-        with self._hidden(message.receipt for message in batch.held):
-            return validate(self.catalog, self.ledger, batch)
+    def validate(self, claimed: Claimed) -> list[Audit]:
+        """Audit the batches of a claim and decide their publications; those decided before are left out.
 
-    def publish(self, batch: ClaimedBatch) -> Commitment:
-        """Commit a batch whose publication is decided."""
-        with self._hidden(message.receipt for message in batch.held):
-            return publish(self._settings.drain, self.catalog, self.ledger, batch.batch_id)
+        All batches are asked before GateFailed or RetriableError is raised for those that failed.
+        """
+        audits: list[Audit] = []
 
-    def acknowledge(self, batch: ClaimedBatch) -> Acknowledged:
-        """Finish the messages of a batch, according to how far it has come."""
-        return acknowledge(self.queue, self.ledger, batch)
+        def ask(batch: ClaimedBatch) -> None:
+            if (audit := validate(self.catalog, self.ledger, batch)) is not None:
+                audits.append(audit)
+
+        self._each(claimed.batches, ask)
+        return audits
+
+    def publish(self, claimed: Claimed) -> list[Commitment]:
+        """Commit the batches of a claim that are decided; the others are left out.
+
+        All batches are tried before RetriableError or FatalError is raised for those that failed.
+        """
+        commitments: list[Commitment] = []
+
+        def commit(batch: ClaimedBatch) -> None:
+            try:
+                done = publish(self._settings.drain, self.catalog, self.ledger, batch.batch_id)
+            except NotDecided as error:
+                _log.warning("left out: %s", error)
+            else:
+                commitments.append(done)
+
+        self._each(claimed.batches, commit)
+        return commitments
+
+    def acknowledge(self, claimed: Claimed) -> list[Acknowledged]:
+        """Finish the messages of the batches of a claim, according to how far each batch has come."""
+        return [acknowledge(self.queue, self.ledger, batch) for batch in claimed.batches]
+
+    def _each(self, batches: Iterable[ClaimedBatch], act: Callable[[ClaimedBatch], None]) -> None:
+        errors: list[TelemetryLakeError] = []
+        for batch in batches:
+            with self._hidden(message.receipt for message in batch.held):
+                try:
+                    act(batch)
+                except TelemetryLakeError as error:
+                    errors.append(error)
+        if len(errors) > 1:
+            message = "\n".join(map(str, errors))
+            again = any(isinstance(error, RetriableError) for error in errors)
+            raise RetriableError(message) if again else FatalError(message)
+        if errors:
+            raise errors[0]
 
     def _staging(self, batch: str) -> Stager:
         from telemetry_lake.convert.stage import stage_raw_objects
@@ -164,27 +211,29 @@ class Drain:
 def drain_once(settings: Settings, *, stage: Stager | None = None) -> DrainReport:
     """One drain from claim to acknowledge in this process, all that waits up to the limits of a claim.
 
-    A batch that fails does not stop the others; `report.failures` says why. Raises RetriableError when
-    nothing could be claimed.
+    What fails does not stop what can go on; `report.failures` says why. Raises RetriableError when nothing
+    could be claimed.
     """
     drain = Drain(settings, stage=stage)
-    report = DrainReport(claimed=drain.claim(created_at=datetime.now(UTC)))
-    for batch in report.claimed.batches:
+    report = DrainReport(claimed=drain.claim())
+    steps: list[Callable[[], object]] = [
+        *(partial(drain.convert, part) for batch in report.claimed.batches for part in batch.parts),
+        partial(drain.validate, report.claimed),
+        partial(drain.publish, report.claimed),
+    ]
+    for step in steps:
         try:
-            for part in batch.parts:
-                drain.convert(part)
-            drain.validate(batch)
-            drain.publish(batch)
+            step()
         except TelemetryLakeError as error:
-            report.failures[batch.batch_id] = str(error)
-        report.acknowledged.append(drain.acknowledge(batch))
+            report.failures.append(str(error))
+    report.acknowledged = drain.acknowledge(report.claimed)
     return report
 
 
-def raise_if_unfinished(claimed: Iterable[DeadLetter], acknowledged: Iterable[Acknowledged]) -> None:
+def raise_if_unfinished(claimed: Claimed, acknowledged: Iterable[Acknowledged]) -> None:
     """Raise UnfinishedDrain when a message went to the dead letters or a batch came to no end."""
     done = list(acknowledged)
-    letters = [*claimed, *(letter for batch in done for letter in batch.dead_letters)]
+    letters = [*claimed.dead_letters, *(letter for batch in done for letter in batch.dead_letters)]
     lines = [f"- in the dead letters: {letter}" for letter in letters]
     lines += [
         f"- batch {batch.batch_id} came to no end; its messages come again. The failed task says why."

@@ -1,0 +1,53 @@
+"""# Count pings
+
+Counts the pings of each day by document type, from `live.pings` into `derived.ping_counts`.
+
+**When** Every hour, for yesterday and today (UTC). For other days, trigger it with a range of dates.
+
+**Again?** Any time: the counts of the chosen days are replaced in one commit.
+
+**Look at the result** `make query SQL="FROM derived.ping_counts ORDER BY ALL"`
+
+**Red?** The last line of the task's log says what is wrong and what to do. The same by hand:
+`python jobs/count_pings.py --dates 2026-11-01..2026-11-07 --debug`
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag
+
+from dags.spark_job import spark_job
+
+DATE = r"(\d{4}-\d{2}-\d{2}|today|yesterday)"
+
+
+@dag(
+    dag_display_name="Count pings",
+    schedule="@hourly",
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    params={
+        "dates": Param(
+            "yesterday..today",
+            type="string",
+            pattern=rf"^{DATE}(\.\.{DATE})?$",
+            title="Submission dates (UTC)",
+            description="FIRST..LAST, both included, or one date: YYYY-MM-DD, today or yesterday.",
+        )
+    },
+    doc_md=__doc__,
+    tags=["derived", "spark"],
+)
+def count_pings() -> None:
+    """One Spark job."""
+    spark_job(
+        "count_pings",
+        "jobs.count_pings",
+        ["--dates", "{{ params.dates }}"],
+        execution_timeout=timedelta(minutes=30),
+    )
+
+
+count_pings()

@@ -1,0 +1,93 @@
+"""# Drain
+
+Turns what waits on the index queue into rows of `live.pings` and `live.rejected_pings`, exactly once.
+
+**Starts** when the doorbell rings: within seconds while index messages wait. Several runs work side by
+side, each on batches of its own.
+
+**Steps**: `claim` cuts the waiting messages into batches; `convert` stages Parquet files, one task a part;
+`validate` asks the gates and decides; `publish` makes a batch visible with one commit a table;
+`acknowledge` deletes the messages, and fails when something is left to look at.
+
+**Anything may be killed, cleared or run again at any time.** Every step looks in the lake bucket for what
+was done before. A run that finds no messages skips its steps and is green.
+
+**Red?** The failed task's last line says what is wrong and what to do; `docs/drain.md` has a section a case.
+"""
+
+from typing import Any
+
+from airflow.sdk import Asset, AssetWatcher, TriggerRule, dag, task
+
+from dags.doorbell import IndexQueueDoorbell
+from dags.lake_drain import PATIENT, lake_drain
+
+Json = dict[str, Any]
+CLAIMED = "claimed"
+raw_index = Asset("raw_index", watchers=[AssetWatcher(name="doorbell", trigger=IndexQueueDoorbell())])
+
+
+@task
+def claim(ti: Any = None) -> list[Json]:
+    """Cut what waits on the queue into batches that belong to us; their parts, which are to be converted."""
+    with lake_drain() as lake:
+        claimed = lake.claim().model_dump(mode="json")
+    ti.xcom_push(CLAIMED, claimed)
+    return [part for batch in claimed["batches"] for part in batch["parts"]]
+
+
+@task
+def convert(part: Json) -> None:
+    """Stage the rows of some raw objects as Parquet files that nobody sees yet."""
+    from telemetry_lake.batch import Part
+
+    with lake_drain() as lake:
+        lake.convert(Part.model_validate(part))
+
+
+@task
+def validate(claimed: Json) -> list[list[str]]:
+    """Ask the gates whether each batch may become visible, and decide what it consists of."""
+    from telemetry_lake.claim import Claimed
+
+    with lake_drain() as lake:
+        return [audit.lines() for audit in lake.validate(Claimed.model_validate(claimed))]
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+def publish(claimed: Json) -> list[Json]:
+    """Commit each batch that was let pass; one whose gates failed does not hold the others back."""
+    from telemetry_lake.claim import Claimed
+
+    with lake_drain() as lake:
+        return [done.model_dump(mode="json") for done in lake.publish(Claimed.model_validate(claimed))]
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+def acknowledge(claimed: Json) -> None:
+    """Delete the messages of what is committed; fail when something is left to look at."""
+    from telemetry_lake.claim import Claimed
+    from telemetry_lake.drain import raise_if_unfinished
+
+    with lake_drain() as lake:
+        all_claimed = Claimed.model_validate(claimed)
+        raise_if_unfinished(all_claimed, lake.acknowledge(all_claimed))
+
+
+@dag(
+    schedule=[raw_index],
+    catchup=False,
+    max_active_runs=3,
+    is_paused_upon_creation=False,
+    default_args=PATIENT,
+    doc_md=__doc__,
+    tags=["live"],
+)
+def drain() -> None:
+    """The order of the steps."""
+    parts: Any = claim()
+    claimed = parts[CLAIMED]
+    convert.expand(part=parts) >> validate(claimed) >> publish(claimed) >> acknowledge(claimed)
+
+
+drain()
