@@ -30,7 +30,7 @@ ANSWER_MAX_SECONDS: Final = 60.0
 BACKOFF_FIRST_SECONDS: Final = 1.0
 BACKOFF_MAX_SECONDS: Final = 60.0
 WAITING_MAX_PINGS: Final = 100_000
-END_MAX_SECONDS: Final = 15.0
+END_MAX_SECONDS: Final = 5.0
 """How long the fleet goes on for pings that are on their way or to be sent again when its time is over."""
 _TICK_SECONDS: Final = 0.5
 """The longest that the sender sleeps before it looks for time-outs."""
@@ -94,10 +94,15 @@ class Sender:
         self._retries: list[tuple[float, int, _Delivery]] = []
         self._sequence = itertools.count()
         self._stopping = False
+        self._hurry = False
         self._wake = asyncio.Event()
 
     def stop(self) -> None:
-        """Let no further ping arrive; `run` returns once all are through, or after END_MAX_SECONDS."""
+        """Let no further ping arrive; `run` returns once all are through, or after END_MAX_SECONDS.
+
+        Called a second time, it ends `run` at once.
+        """
+        self._hurry = self._stopping
         self._stopping = True
         self._wake.set()
 
@@ -115,10 +120,9 @@ class Sender:
                 self._stopping = True
             if self._stopping:
                 given_up_at = min(given_up_at, now + END_MAX_SECONDS)
-                next_arrival = math.inf
-                if now >= given_up_at or not (
-                    self._in_flight or self._waiting or self._retries or self._connecting
-                ):
+                next_arrival = ends = math.inf
+                on_their_way = self._in_flight or self._waiting or self._retries or self._connecting
+                if self._hurry or now >= given_up_at or not on_their_way:
                     break
             elif self._rate == 0:
                 next_arrival = math.inf
