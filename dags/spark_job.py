@@ -1,7 +1,7 @@
 """How a DAG runs one of the programs in `jobs/`: as a process of its own on the worker's machine.
 
-The process has the worker's environment, and with it the lake's settings. What it prints is the task's log, its
-exit status the task's; a task that is stopped or takes too long takes the process with it.
+The process has the worker's environment, and with it the lake's settings. What it prints is the task's
+log, and its exit status decides; a task that is stopped or takes too long takes the process with it.
 """
 
 import sys
