@@ -140,6 +140,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_address",
+        "_began_in_this_read",
         "_began_seconds",
         "_body",
         "_body_bytes",
@@ -235,7 +236,7 @@ class Connection(asyncio.Protocol):
         if self._is_ended:
             self._discard(len(data))
             return
-        phase = self._phase
+        self._began_in_this_read = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -246,16 +247,8 @@ class Connection(asyncio.Protocol):
             if not self._is_ended:
                 self._end(answers.MALFORMED)
         else:
-            # What came with the end of the request before is not counted; it is one read at most.
-            if phase == self._phase == _HEAD:
-                self._head_raw_bytes += len(data)
-                if self._head_raw_bytes > 2 * HEAD_MAX_BYTES + self._edge.settings.max_path_bytes:
-                    self._end(answers.FIELD_TOO_LARGE)
-            elif phase == self._phase == _BODY and self._is_chunked:
-                self._body_raw_bytes += len(data)
-                overhead = self._body_raw_bytes - self._body_bytes
-                if overhead > CHUNK_OVERHEAD_MAX_BYTES + CHUNK_OVERHEAD_MAX_RATIO * self._body_bytes:
-                    self._end(answers.MALFORMED)
+            if self._phase != _IDLE and not self._began_in_this_read:
+                self._limit_incomplete_request(len(data))
         if len(self._waiting) > REQUESTS_WAITING_MAX:
             self._pause()
 
@@ -299,6 +292,11 @@ class Connection(asyncio.Protocol):
         self._head_lines += 1
         self._head_bytes += len(name) + len(value) + _LINE_OVERHEAD_BYTES
         edge = self._edge
+        if self._head_lines > HEAD_MAX_LINES or self._head_bytes > HEAD_MAX_BYTES:
+            self._end(
+                self._too_large(answers.TARGET_TOO_LONG) if self._is_too_long else answers.FIELD_TOO_LARGE
+            )
+            raise _Ended
         lower, is_captured = edge.header_names.get(name) or edge.header_name(name)
         if is_captured:
             value = value.strip(b" \t")
@@ -323,16 +321,22 @@ class Connection(asyncio.Protocol):
         self.deadline_seconds = edge.now_seconds + edge.settings.body_timeout_seconds
         self._refusal = refusal = self._judge()
         if refusal is not None:
-            if refusal.ends_connection or self._expects_continue:
+            is_long = (self._length or 0) > edge.settings.max_body_bytes
+            if refusal.ends_connection or self._expects_continue or is_long:
                 self._end(refusal)
         elif self._expects_continue:
             self._send(CONTINUE, keeps_open=True)
 
     def on_body(self, part: bytes) -> None:
         """A part of the body, or all of it."""
-        if self._refusal is not None or self._is_ended or self._reads_page:
+        if self._is_ended:
             return
         size = len(part)
+        if self._refusal is not None or self._reads_page:
+            self._discarded_bytes += size
+            if self._discarded_bytes > self._edge.settings.max_body_bytes:
+                self._end(self._refusal or self._too_large(answers.BODY_TOO_LARGE))
+            return
         self._body_bytes += size
         self._edge.buffered_bytes += size
         if self._body_bytes > self._edge.settings.max_body_bytes:
@@ -444,6 +448,8 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._head_raw_bytes = 0
         self._body_raw_bytes = 0
+        self._began_in_this_read = True
+        self._discarded_bytes = 0
 
     def _judge(self) -> Answer | None:
         """The answer to a request that is refused whatever its body is; the order is the specification's."""
@@ -464,8 +470,6 @@ class Connection(asyncio.Protocol):
         self._path, _, self._query = target.partition(b"?")
         if (
             self._refusal is not None
-            or self._head_lines > HEAD_MAX_LINES
-            or self._head_bytes > HEAD_MAX_BYTES
             or len(self._path) > settings.max_captured_field_bytes
             or len(self._query) > settings.max_captured_field_bytes
             or len(self._host) > settings.max_captured_field_bytes
@@ -487,6 +491,21 @@ class Connection(asyncio.Protocol):
         if edge.buffered_bytes > BUFFERED_MAX_BYTES:
             return answers.NOT_DURABLE
         return edge.refusal
+
+    def _limit_incomplete_request(self, count: int) -> None:
+        """Bound what the parser holds and what it skips; `count` more bytes did not complete the request.
+
+        The read in which a request began is not counted: it may have held others before it.
+        """
+        if self._phase == _HEAD:
+            self._head_raw_bytes += count
+            if self._head_raw_bytes > 2 * HEAD_MAX_BYTES + self._edge.settings.max_path_bytes:
+                self._end(answers.FIELD_TOO_LARGE)
+        elif self._is_chunked:
+            self._body_raw_bytes += count
+            overhead = self._body_raw_bytes - self._body_bytes - self._discarded_bytes
+            if overhead > CHUNK_OVERHEAD_MAX_BYTES + CHUNK_OVERHEAD_MAX_RATIO * self._body_bytes:
+                self._end(answers.MALFORMED)
 
     def _too_large(self, answer: Answer) -> Answer:
         return answers.TOO_LARGE_DROPPED if self._edge.settings.answer_too_large_with_202 else answer

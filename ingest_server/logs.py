@@ -10,7 +10,7 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class JsonLines(logging.Formatter):
-    """`time`, `level`, `process`, `event` and whatever the record carries as `extra`."""
+    """`time`, `level`, `process`, `pid`, `event` and whatever the record carries as `extra`."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -22,6 +22,7 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "process": self._process,
+            "pid": record.process,
             "event": record.getMessage(),
         }
         line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)

@@ -1,0 +1,616 @@
+"""Every line of docs/ingest_spec.md about requests and answers, over real sockets."""
+
+import email.utils
+import socket
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ingest_server.edge import DISCARD_MAX_BYTES, HEAD_MAX_BYTES, HEAD_MAX_LINES, REQUESTS_WAITING_MAX
+from ingest_server.segment import CapturedPing
+from telemetry_lake.settings import IngestSettings
+from tests.ingest.running_node import RunningNode, request, wait_for_bytes
+from tests.stack_fixture import wait_until
+
+DEFAULTS = IngestSettings()
+DOCUMENT_ID = b"0a8b1c9e-52fe-4d3a-9c1c-6d3f7c1c1a01"
+FIREFOX = b"/submit/telemetry/" + DOCUMENT_ID + b"/main/Firefox/120.0/release/20231106151204"
+GENERIC = b"/submit/org-mozilla-fenix/baseline/1/" + DOCUMENT_ID
+BARE = b"/submit/telemetry/" + DOCUMENT_ID
+CHUNKED = b"Transfer-Encoding: chunked"
+
+
+def chunked(*chunks: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+
+
+def stored_with(node: RunningNode, mark: bytes) -> list[CapturedPing]:
+    """The stored pings whose path, query or body has `mark`."""
+    return [ping for ping in node.stored() if mark in ping.path + b" " + ping.query + b" " + ping.body]
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        FIREFOX,
+        GENERIC,
+        BARE,
+        FIREFOX + b"/",
+        GENERIC + b"/",
+        BARE + b"/",
+        FIREFOX + b"?v=4",
+        GENERIC + b"?a=b&c",
+    ],
+)
+def test_accepts_every_form_of_path(node: RunningNode, method: bytes, target: bytes) -> None:
+    assert node.ask(request(target, method=method)).status == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/submit/telemetry/not-a-uuid",
+        b"/submit/telemetry/1/main/Firefox",
+        b"/submit/UPPER/%00/x/%FF",
+        b"/submit/telemetry/..%2f..",
+    ],
+)
+def test_accepts_malformed_parts(node: RunningNode, target: bytes) -> None:
+    assert node.ask(request(target)).status == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/",
+        b"/submit",
+        b"/submit/",
+        b"/submit/telemetry",
+        b"/submit/telemetry/",
+        b"/submit/telemetry/1/2/3/4/5/6/7",
+        b"/submit/a/b/c",
+        b"/submit/a/b/c/d/e",
+        b"/submit/a//c/d",
+        b"//submit/telemetry/abc",
+        b"/SUBMIT/telemetry/abc",
+        b"/submit/telemetry/abc//",
+        b"/../submit/telemetry/abc",
+        b"/__heartbeat__/",
+    ],
+)
+@pytest.mark.parametrize("method", [b"POST", b"GET", b"OPTIONS"])
+def test_other_paths_are_404_whatever_the_method(node: RunningNode, method: bytes, target: bytes) -> None:
+    assert node.ask(request(target, method=method)).status == 404
+
+
+def test_the_target_asterisk_is_404(node: RunningNode) -> None:
+    assert node.ask(request(b"*", method=b"OPTIONS")).status == 404
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE", b"PROPFIND"])
+def test_other_methods_are_405_on_submissions(node: RunningNode, method: bytes) -> None:
+    answer = node.ask(request(FIREFOX, None if method in (b"GET", b"HEAD") else b"", method=method))
+    assert (answer.status, answer.headers["allow"]) == (405, "POST, PUT")
+
+
+@pytest.mark.parametrize("path", [b"/__lbheartbeat__", b"/__heartbeat__", b"/__version__", b"/metrics"])
+def test_pages_are_read_and_not_posted_to(node: RunningNode, path: bytes) -> None:
+    assert node.ask(request(path, None, method=b"GET")).status == 200
+    head = node.ask(request(path, None, method=b"HEAD"))
+    assert (head.status, head.body) == (200, b"")
+    assert int(head.headers["content-length"]) > 0
+    answer = node.ask(request(path))
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_absolute_target_is_taken_for_its_path(node: RunningNode) -> None:
+    assert node.ask(request(b"http://lake.example:80" + BARE + b"?absolute=1")).status == 200
+    (ping,) = stored_with(node, b"absolute=1")
+    assert ping.path == BARE
+    assert node.ask(request(b"http://lake.example?x", None, method=b"GET")).status == 404
+
+
+def test_body_is_opaque_and_may_be_empty(node: RunningNode) -> None:
+    every_byte = bytes(range(256)) * 3
+    gzip_like = b"\x1f\x8b\x08 truncated"
+    for mark, body in ((b"m-every", every_byte), (b"m-gzip", gzip_like), (b"m-empty", b"")):
+        assert node.ask(request(BARE + b"?" + mark, body)).status == 200
+        (ping,) = stored_with(node, mark)
+        assert ping.body == body
+
+
+def test_answer_has_date_and_length(node: RunningNode) -> None:
+    answer = node.ask(request())
+    date = email.utils.parsedate_to_datetime(answer.headers["date"])
+    assert abs(datetime.now(UTC) - date) < timedelta(seconds=5)
+    assert answer.headers["content-length"] == "0"
+
+
+def test_refusals_say_what_is_wrong(node: RunningNode) -> None:
+    answer = node.ask(request(b"/nowhere"))
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert b"/submit/" in answer.body
+
+
+# --- length, chunks and limits ----------------------------------------------------------------
+
+
+def test_no_length_is_411(node: RunningNode) -> None:
+    assert node.ask(request(body=None)).status == 411
+    assert node.ask(request(body=None, method=b"PUT")).status == 411
+
+
+@pytest.mark.parametrize("size", [1, 1_000, DEFAULTS.max_body_bytes])
+def test_body_up_to_the_limit(node: RunningNode, size: int) -> None:
+    assert node.ask(request(body=b"x" * size)).status == 200
+    with node.client() as client:
+        client.send(request(body=None, headers=(CHUNKED,)))
+        half = size // 2
+        client.send(chunked(b"y" * half, b"z" * (size - half)) if half else chunked(b"z"))
+        assert client.answer().status == 200
+
+
+def test_body_one_past_the_limit_is_413(node: RunningNode) -> None:
+    body = b"x" * (DEFAULTS.max_body_bytes + 1)
+    answer = node.ask(request(body=body))
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
+    with node.client() as client:
+        client.send(request(body=None, headers=(CHUNKED,)) + chunked(body[:-1], b"x"))
+        assert client.answer().status == 413
+        assert client.is_closed_by_server()
+
+
+def test_413_comes_before_the_body(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request(body=None, headers=(b"Content-Length: 99999999999",)))
+        assert client.answer().status == 413
+        assert client.is_closed_by_server()
+
+
+def test_413_reaches_a_client_that_sends_its_whole_body_first(node: RunningNode) -> None:
+    """A reset that overtakes the answer would make the client send the ping again for ever."""
+    with node.client() as client:
+        client.send(request(body=b"x" * (8 * 1024 * 1024)))
+        assert client.answer().status == 413
+
+
+def test_a_ten_megabyte_limit_can_be_set(new_node) -> None:
+    limit = 10 * 1024 * 1024
+    node = new_node(max_body_bytes=limit).start()
+    assert node.ask(request(body=b"x" * limit)).status == 200
+    assert node.ask(request(body=b"x" * (limit + 1))).status == 413
+
+
+def test_chunk_extensions_and_trailers_are_dropped(node: RunningNode) -> None:
+    body = b"5;ext=1\r\nhello\r\n0\r\nUser-Agent: from-the-trailer\r\n\r\n"
+    assert node.ask(request(BARE + b"?trailer=1", None, headers=(CHUNKED,)) + body).status == 200
+    (ping,) = stored_with(node, b"trailer=1")
+    assert ping.body == b"hello"
+    assert b"user-agent" not in dict(ping.headers)
+
+
+def test_chunks_of_one_byte(node: RunningNode) -> None:
+    assert node.ask(request(body=None, headers=(CHUNKED,)) + chunked(*[b"x"] * 20_000)).status == 200
+
+
+def test_a_chunked_body_that_is_mostly_overhead_is_400(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request(body=None, headers=(CHUNKED,)))
+        client.send(b"1;" + b"e" * 1_000_000 + b"\r\n")
+        assert client.answer().status == 400
+
+
+def target_of(size: int, *, path_bytes: int) -> bytes:
+    path = b"/submit/telemetry/".ljust(path_bytes, b"a")
+    return path + b"?" + b"q" * (size - path_bytes - 1)
+
+
+def test_path_and_query_at_their_limit_and_one_past(node: RunningNode) -> None:
+    most = DEFAULTS.max_captured_field_bytes
+    for path, query, status in ((most, most, 200), (most + 1, most, 431), (most, most + 1, 431)):
+        assert node.ask(request(target_of(path + 1 + query, path_bytes=path))).status == status
+
+
+def test_target_at_its_limit_and_one_past(node: RunningNode) -> None:
+    most = DEFAULTS.max_path_bytes
+    assert node.ask(request(target_of(most, path_bytes=100))).status == 431
+    answer = node.ask(request(target_of(most + 1, path_bytes=100)))
+    assert (answer.status, answer.headers["connection"]) == (414, "close")
+    assert node.ask(request(b"/" + b"x" * 200_000)).status == 414
+
+
+def test_a_longer_path_can_be_allowed(new_node) -> None:
+    node = new_node(max_path_bytes=8_192, max_captured_field_bytes=8_192).start()
+    assert node.ask(request(b"/submit/telemetry/".ljust(8_192, b"a"))).status == 200
+    assert node.ask(request(b"/submit/telemetry/".ljust(8_193, b"a"))).status == 414
+
+
+@pytest.mark.parametrize("name", [*sorted(set(DEFAULTS.captured_headers) - {"Content-Length"}), "Host"])
+def test_captured_header_at_its_limit_and_one_past(node: RunningNode, name: str) -> None:
+    most = DEFAULTS.max_captured_field_bytes
+    for size, status in ((most, 200), (most + 1, 431)):
+        line = name.encode() + b":  " + b"h" * size + b" "
+        host = None if name == "Host" else b"lake.example"
+        assert node.ask(request(headers=(line,), host=host)).status == status
+
+
+def test_other_headers_may_be_longer(node: RunningNode) -> None:
+    assert node.ask(request(headers=(b"Cookie: " + b"c" * 30_000,))).status == 200
+
+
+def test_all_header_lines_at_their_limit_and_one_past(node: RunningNode) -> None:
+    fixed = len("Host") + len("lake.example") + 4 + len("Content-Length") + len("2") + 4 + len("A") + 4
+    for size, status in ((HEAD_MAX_BYTES - fixed, 200), (HEAD_MAX_BYTES - fixed + 1, 431)):
+        assert node.ask(request(headers=(b"A: " + b"a" * size,))).status == status
+
+
+def test_number_of_header_lines_at_its_limit_and_one_past(node: RunningNode) -> None:
+    for count, status in ((HEAD_MAX_LINES - 2, 200), (HEAD_MAX_LINES - 1, 431)):
+        assert node.ask(request(headers=tuple(b"A%d: 1" % index for index in range(count)))).status == status
+
+
+def test_a_header_without_end_is_431_and_then_cut(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(b"POST /submit/telemetry/abc HTTP/1.1\r\nA: ")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            client.send(b"a" * (2 * DISCARD_MAX_BYTES))
+
+
+def test_header_lines_without_end_are_431(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(b"POST /submit/telemetry/abc HTTP/1.1\r\n" + b"A: aaaaaaaaaa\r\n" * 1_000)
+        assert client.answer().status == 431
+        assert client.is_closed_by_server()
+
+
+def test_202_instead_of_413_and_414_when_set(new_node) -> None:
+    node = new_node(answer_too_large_with_202="true").start()
+    assert node.ask(request(body=b"x" * (DEFAULTS.max_body_bytes + 1))).status == 202
+    assert node.ask(request(target_of(DEFAULTS.max_path_bytes + 1, path_bytes=100))).status == 202
+    assert node.ask(request(headers=(b"User-Agent: " + b"u" * 1_025,))).status == 431
+    assert node.stored() == []
+
+
+@pytest.mark.parametrize(
+    "data,status",
+    [
+        (request(b"/" + b"x" * 5_000, None, method=b"GET", headers=(b"User-Agent: " + b"u" * 2_000,)), 414),
+        (request(b"/nowhere", None, headers=(b"User-Agent: " + b"u" * 2_000,)), 431),
+        (request(b"/nowhere", None, method=b"DELETE"), 404),
+        (request(BARE, None, method=b"DELETE"), 405),
+        (request(b"/nowhere", None, host=None, headers=(b"Content-Length: 9999999",)), 400),
+        (request(b"/nowhere", None, headers=(b"Content-Length: 9999999",)), 404),
+    ],
+    ids=[
+        "414 before 431",
+        "431 before 404",
+        "404 before 405 and 411",
+        "405 before 411",
+        "400 first",
+        "404 before 413",
+    ],
+)
+def test_the_first_check_that_fails_answers(node: RunningNode, data: bytes, status: int) -> None:
+    assert node.ask(data).status == status
+
+
+# --- malformed --------------------------------------------------------------------------------
+
+_LINE = b"POST /submit/telemetry/abc HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"POST /submit/telemetry/abc HTTP/1.2\r\nHost: x\r\n\r\n", id="version 1.2"),
+        pytest.param(b"POST /submit/telemetry/abc HTTP/2.0\r\nHost: x\r\n\r\n", id="version 2.0"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="preface of HTTP/2"),
+        pytest.param(b"GET /__lbheartbeat__\r\n\r\n", id="version 0.9"),
+        pytest.param(b"BREW /submit/telemetry/abc HTTP/1.1\r\nHost: x\r\n\r\n", id="unknown method"),
+        pytest.param(b"post /submit/telemetry/abc HTTP/1.1\r\nHost: x\r\n\r\n", id="lower-case method"),
+        pytest.param(b"POST /submit/telemetry/a b HTTP/1.1\r\nHost: x\r\n\r\n", id="space in the target"),
+        pytest.param(b"POST /submit/telemetry/\0 HTTP/1.1\r\nHost: x\r\n\r\n", id="NUL in the target"),
+        pytest.param(b"POST /submit/telemetry/\x7f HTTP/1.1\r\nHost: x\r\n\r\n", id="DEL in the target"),
+        pytest.param(
+            b"POST /submit/telemetry/\xff HTTP/1.1\r\nHost: x\r\n\r\n", id="not ASCII in the target"
+        ),
+        pytest.param(b"POST submit/telemetry/a HTTP/1.1\r\nHost: x\r\n\r\n", id="relative target"),
+        pytest.param(b"POST /submit/telemetry/abc HTTP/1.1\nHost: x\n\n", id="LF alone"),
+        pytest.param(_LINE + b"Content-Length : 2\r\n\r\n{}", id="space before the colon"),
+        pytest.param(_LINE + b"A: 1\r\n 2\r\nContent-Length: 2\r\n\r\n{}", id="folded header"),
+        pytest.param(_LINE + b"A: \0\r\nContent-Length: 2\r\n\r\n{}", id="NUL in a value"),
+        pytest.param(_LINE + b"A: \x01\r\nContent-Length: 2\r\n\r\n{}", id="control character in a value"),
+        pytest.param(_LINE + b"A: a\rb\r\nContent-Length: 2\r\n\r\n{}", id="CR in a value"),
+        pytest.param(_LINE + b"A(: 1\r\nContent-Length: 2\r\n\r\n{}", id="separator in a name"),
+        pytest.param(_LINE + b"\xff: 1\r\nContent-Length: 2\r\n\r\n{}", id="not ASCII in a name"),
+        pytest.param(_LINE + b"no colon\r\nContent-Length: 2\r\n\r\n{}", id="no colon"),
+        pytest.param(_LINE + b"Content-Length:\r\n\r\n{}", id="empty length"),
+        pytest.param(_LINE + b"Content-Length: -2\r\n\r\n{}", id="negative length"),
+        pytest.param(_LINE + b"Content-Length: +2\r\n\r\n{}", id="signed length"),
+        pytest.param(_LINE + b"Content-Length: 2,2\r\n\r\n{}", id="list of lengths"),
+        pytest.param(_LINE + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", id="length twice"),
+        pytest.param(_LINE + b"Content-Length: 99999999999999999999\r\n\r\n{}", id="length beyond 64 bits"),
+        pytest.param(_LINE + b"Content-Length: 0x2\r\n\r\n{}", id="hexadecimal length"),
+        pytest.param(
+            _LINE + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", id="length and coding"
+        ),
+        pytest.param(
+            _LINE + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", id="coding and length"
+        ),
+        pytest.param(_LINE + b"Transfer-Encoding: gzip\r\n\r\n", id="coding that is not chunked"),
+        pytest.param(_LINE + b"Transfer-Encoding: chunked, gzip\r\n\r\n", id="chunked not last"),
+        pytest.param(_LINE + b"Transfer-Encoding: xchunked\r\n\r\n", id="coding unknown"),
+        pytest.param(_LINE + CHUNKED + b"\r\n\r\nzz\r\n", id="chunk size that is none"),
+        pytest.param(_LINE + CHUNKED + b"\r\n\r\n-1\r\n", id="negative chunk"),
+        pytest.param(_LINE + CHUNKED + b"\r\n\r\nfffffffffffffffff\r\n", id="chunk beyond 64 bits"),
+        pytest.param(_LINE + CHUNKED + b"\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", id="chunk that does not end"),
+        pytest.param(request(host=None), id="no host"),
+        pytest.param(request(headers=(b"Host: y",)), id="two hosts"),
+        pytest.param(request(headers=(b"Connection: Upgrade", b"Upgrade: h2c")), id="upgrade"),
+        pytest.param(b"CONNECT lake.example:80 HTTP/1.1\r\nHost: x\r\n\r\n", id="connect"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS"),
+        pytest.param(b"\0" * 100, id="zeros"),
+    ],
+)
+def test_malformed_requests_are_400_and_end_the_connection(node: RunningNode, data: bytes) -> None:
+    before = len(node.stored())
+    with node.client() as client:
+        client.send(data)
+        answer = client.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert client.is_closed_by_server()
+    assert len(node.stored()) == before
+
+
+def test_http_10_needs_no_host_and_closes(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request(BARE + b"?old=1", version=b"HTTP/1.0", host=None))
+        answer = client.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert client.is_closed_by_server()
+    (ping,) = stored_with(node, b"old=1")
+    assert ping.protocol == b"HTTP/1.0"
+
+
+def test_http_10_keeps_alive_when_asked(node: RunningNode) -> None:
+    with node.client() as client:
+        for _ in range(2):
+            client.send(request(version=b"HTTP/1.0", headers=(b"Connection: keep-alive",)))
+            answer = client.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "keep-alive")
+
+
+# --- connections ------------------------------------------------------------------------------
+
+
+def test_connection_stays_open_after_answers_that_do_not_end_it(node: RunningNode) -> None:
+    with node.client() as client:
+        for data, status in (
+            (request(), 200),
+            (request(b"/nowhere", b"x" * 10_000), 404),
+            (request(method=b"DELETE"), 405),
+            (request(body=None), 411),
+            (request(headers=(b"User-Agent: " + b"u" * 2_000,)), 431),
+            (request(), 200),
+        ):
+            client.send(data)
+            assert client.answer().status == status
+
+
+def test_connection_closes_when_asked(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request(headers=(b"Connection: close",)))
+        answer = client.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert client.is_closed_by_server()
+
+
+def test_what_follows_connection_close_is_no_request(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request(headers=(b"Connection: close",)) + request(BARE + b"?after-close"))
+        assert client.answer().status == 200
+        assert client.is_closed_by_server()
+    assert stored_with(node, b"after-close") == []
+
+
+def test_pipelined_requests_are_answered_in_order(node: RunningNode) -> None:
+    kinds = (
+        (request(), 200),
+        (request(b"/nowhere"), 404),
+        (request(body=None), 411),
+        (request(body=b"x" * 9_000), 200),
+    )
+    count = 10 * REQUESTS_WAITING_MAX
+    with node.client() as client:
+        sender = threading.Thread(
+            target=client.send, args=(b"".join(kinds[index % 4][0] for index in range(count)),)
+        )
+        sender.start()
+        assert [client.answer().status for _ in range(count)] == [
+            kinds[index % 4][1] for index in range(count)
+        ]
+        sender.join()
+
+
+def test_megabytes_of_pipelined_requests(node: RunningNode) -> None:
+    """Reads begin and end in the middle of requests; none of them is taken for one endless request."""
+    count = 30_000
+    with node.client() as client:
+        sender = threading.Thread(target=client.send, args=(request(b"/nowhere") * count,))
+        sender.start()
+        assert {client.answer().status for _ in range(count)} == {404}
+        sender.join()
+
+
+def test_a_malformed_request_behind_pings_is_answered_behind_them(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request() + request() + b"nonsense\r\n\r\n" + request(BARE + b"?behind-nonsense"))
+        assert [client.answer().status for _ in range(3)] == [200, 200, 400]
+        assert client.is_closed_by_server()
+    assert stored_with(node, b"behind-nonsense") == []
+
+
+def test_a_request_byte_by_byte(node: RunningNode) -> None:
+    with node.client() as client:
+        for byte in request(FIREFOX + b"?bytewise=1", b"hello", headers=(b"User-Agent: slow \xff",)):
+            client.send(bytes([byte]))
+        assert client.answer().status == 200
+    (ping,) = stored_with(node, b"bytewise=1")
+    assert (ping.path, ping.body, dict(ping.headers)[b"user-agent"]) == (FIREFOX, b"hello", b"slow \xff")
+
+
+def test_expect_continue(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request(body=None, headers=(b"Expect: 100-continue", b"Content-Length: 5")))
+        assert client.answer().status == 100
+        client.send(b"hello")
+        assert client.answer().status == 200
+    with node.client() as client:
+        client.send(request(b"/nowhere", None, headers=(b"Expect: 100-Continue", b"Content-Length: 5")))
+        answer = client.answer()
+        assert (answer.status, answer.headers["connection"]) == (404, "close")
+
+
+def test_half_closed_client_gets_its_answer(node: RunningNode) -> None:
+    with node.client() as client:
+        client.send(request())
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 200
+        assert client.is_closed_by_server()
+
+
+def test_aborted_request_is_not_stored_and_counted(node: RunningNode) -> None:
+    before = node.metrics()["aborted_requests_total"]
+    for data in (request(BARE + b"?aborted", b"x" * 100)[:-1], request(BARE + b"?aborted", None)[:-2]):
+        with node.client() as client:
+            client.send(data)
+    wait_until(
+        lambda: node.metrics()["aborted_requests_total"] == before + 2,
+        deadline_seconds=10,
+        what="both are counted",
+    )
+    assert stored_with(node, b"aborted") == []
+
+
+def test_slow_head_and_slow_body_are_closed_without_an_answer(new_node) -> None:
+    node = new_node(head_timeout_seconds=0.5, body_timeout_seconds=0.5).start()
+    for data in (b"POST /submit", request(body=b"x" * 100)[:-1], b""):
+        with node.client() as client:
+            client.send(data)
+            assert client.is_closed_by_server()
+    assert node.stored() == []
+
+
+def test_a_dripping_head_earns_no_more_time(new_node) -> None:
+    node = new_node(head_timeout_seconds=0.5).start()
+    with node.client() as client:
+        deadline = time.monotonic() + 10
+        answered = False
+        for byte in request(headers=(b"A: " + b"a" * 10_000,)):
+            try:
+                client.send(bytes([byte]))
+                answered = wait_for_bytes(client, 0.02)
+            except OSError:
+                break
+            assert time.monotonic() < deadline
+        assert not answered
+
+
+def test_idle_connection_is_closed(new_node) -> None:
+    node = new_node(keep_alive_seconds=0.5).start()
+    with node.client() as client:
+        client.send(request())
+        assert client.answer().status == 200
+        assert client.is_closed_by_server()
+
+
+def test_thousands_of_connections(node: RunningNode) -> None:
+    clients = [node.client() for _ in range(3_000)]
+    try:
+        for client in clients:
+            client.send(request())
+        assert {client.answer().status for client in clients} == {200}
+        assert node.metrics()["connections"] >= 3_000
+    finally:
+        for client in clients:
+            client.close()
+    wait_until(lambda: node.metrics()["connections"] < 100, deadline_seconds=10, what="they are gone")
+
+
+def test_a_client_that_reads_no_answer_does_not_disturb_others(node: RunningNode) -> None:
+    with node.client(timeout_seconds=1) as deaf:
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        with pytest.raises(TimeoutError):
+            deaf.send(request(b"/nowhere") * 600_000)
+        assert node.ask(request()).status == 200
+
+
+# --- what is captured -------------------------------------------------------------------------
+
+
+def test_everything_is_captured(node: RunningNode) -> None:
+    lines = tuple(
+        name.encode() + b": value of " + name.encode()
+        for name in DEFAULTS.captured_headers
+        if name != "Content-Length"
+    )
+    before = datetime.now(UTC)
+    assert node.ask(request(FIREFOX + b"?captured=1&v=4", b"{}", method=b"PUT", headers=lines)).status == 200
+    (ping,) = stored_with(node, b"captured=1")
+    assert before <= ping.submission_timestamp <= datetime.now(UTC)
+    assert (ping.method, ping.path, ping.query) == (b"PUT", FIREFOX, b"captured=1&v=4")
+    assert (ping.protocol, ping.remote_address, ping.host) == (b"HTTP/1.1", b"127.0.0.1", b"lake.example")
+    expected = [(name.lower().encode(), b"value of " + name.encode()) for name in DEFAULTS.captured_headers]
+    assert ping.headers == (
+        *(pair for pair in expected if pair[0] != b"content-length"),
+        (b"content-length", b"2"),
+    )
+
+
+def test_values_survive_as_bytes_repeated_and_in_order(node: RunningNode) -> None:
+    value = bytes(range(0x80, 0x100))
+    lines = (
+        b"USER-agent: \t one \t",
+        b"x-debug-id:",
+        b"User-Agent: " + value,
+        b"X-Unknown: dropped",
+        b"date: a\tb",
+    )
+    assert node.ask(request(BARE + b"?values=1", headers=lines)).status == 200
+    (ping,) = stored_with(node, b"values=1")
+    assert ping.headers == (
+        (b"user-agent", b"one"),
+        (b"x-debug-id", b""),
+        (b"user-agent", value),
+        (b"date", b"a\tb"),
+        (b"content-length", b"2"),
+    )
+
+
+def test_captured_headers_are_configuration(new_node) -> None:
+    node = new_node(captured_headers='["X-Mine"]').start()
+    assert node.ask(request(headers=(b"x-mine: 1", b"User-Agent: 2"))).status == 200
+    (ping,) = node.stored()
+    assert ping.headers == ((b"x-mine", b"1"),)
+
+
+def test_a_client_cannot_forge_records(node: RunningNode) -> None:
+    """A body that holds a whole segment is one ping."""
+    segment = next(node.spool.open_directory.iterdir()).read_bytes()[:200_000]
+    before = len(node.stored())
+    assert node.ask(request(BARE + b"?forged=1", segment)).status == 200
+    assert len(node.stored()) == before + 1
+
+
+def test_logs_name_no_client(node: RunningNode) -> None:
+    node.ask(request(headers=(b"User-Agent: secret-agent", b"X-Forwarded-For: 203.0.113.77")))
+    node.ask(b"nonsense\r\n\r\n")
+    assert "secret-agent" not in node.log()
+    assert "203.0.113.77" not in node.log()
+    assert '"127.0.0.1' not in node.log().replace(f'"127.0.0.1:{node.port}"', "")
