@@ -88,7 +88,10 @@ _DUCKDB_TYPES: Final[dict[type[IcebergType], str]] = {
 }
 _PARTITION_TYPES: Final = (StringType, IntegerType, LongType, DateType)
 _UNKNOWN_TABLE: Final = re.compile(r"^Catalog Error: Table with name (\S+) does not exist")
-_QUERY_STATEMENTS: Final = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN})
+# MULTI is PIVOT, for which DuckDB looks at the values first.
+_QUERY_STATEMENTS: Final = frozenset(
+    {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}
+)
 
 
 class QueryError(FatalError):
@@ -261,14 +264,13 @@ class Lake:
         partitions = _partition_columns(table, files)
         names: list[str] = []
         rows_by_folder: dict[str, int] = {}
-        for number, file in enumerate(files):
+        for file in files:
             values = (
                 _name_part(file.partition[index], types[column]) for column, index in partitions.items()
             )
             folder = "/".join([f"{self._files.protocol}:/", quote(name), *values])
             rows_by_folder[folder] = rows_by_folder.get(folder, 0) + file.rows
-            names.append(f"{folder}/{number}")
-            self._files.add(names[-1], file, table.io.properties)
+            names.append(self._files.add(folder, file, table.io.properties))
         return _View(
             _select_from_files(types, list(partitions), names),
             _select_from_metadata(types, list(partitions), rows_by_folder),
@@ -295,7 +297,9 @@ class Lake:
             yield
         except duckdb.CatalogException as error:
             unknown = _UNKNOWN_TABLE.search(str(error))
-            raise (self._unknown_table(unknown[1]) if unknown else QueryError(str(error))) from error
+            raise (
+                self._unknown_table(unknown[1].replace('"', "")) if unknown else QueryError(str(error))
+            ) from error
         except (duckdb.IOException, duckdb.HTTPException) as error:
             raise RetriableError(f"a file of a table cannot be read: {error}") from error
         except duckdb.Error as error:

@@ -125,13 +125,19 @@ class TableFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._files: dict[str, tuple[TableFile, Properties]] = {}
+        self._numbers: dict[str, int] = {}
         self.opened: set[str] = set()
         """The files that something was read of."""
         self.read_whole = lru_cache(maxsize=WHOLE_FILES_KEPT)(self._read_whole)
 
-    def add(self, path: str, file: TableFile, properties: Properties) -> None:
-        """Show `file` under `path`, reached by the properties of its table's `FileIO`."""
+    def add(self, folder: str, file: TableFile, properties: Properties) -> str:
+        """Show `file`, which the properties of its table's `FileIO` lead to, in `folder`; its path.
+
+        A file keeps its path, and no other file ever gets it: DuckDB remembers what it read.
+        """
+        path = f"{folder}/{self._numbers.setdefault(file.location, len(self._numbers))}"
         self._files[path] = (file, properties)
+        return path
 
     def open(self, path: str, mode: str = "rb", **_: object) -> "_LazyFile":
         """A seekable file, which reads nothing before it is asked to."""
