@@ -20,7 +20,6 @@ from local_stack.configuration import StackConfiguration, StackVariables
 from local_stack.display import places_to_go, status_line, status_screen
 from local_stack.layout import Layout
 from local_stack.leftovers import find
-from local_stack.observe import Look, Observer
 from local_stack.occupancy import Occupied, occupied
 from local_stack.plan import Plan, detect, plan
 from local_stack.supervision import Supervisor
@@ -141,6 +140,9 @@ def status(directory: Directory = DEFAULT_DIRECTORY) -> None:
     """Show every process and how far the pings have come. Exits with 1 when something is not healthy."""
     layout = Layout(directory.resolve())
     with _plain_failures():
+        # It imports the catalog's client, which the other commands do without.
+        from local_stack.observe import Observer
+
         configuration = StackConfiguration.of_last_start(layout)
         left = find(layout.root)
         if configuration is None or not left:
@@ -256,6 +258,8 @@ def _timed(console: Console) -> Say:
 
 def _show_until_interrupted(the_plan: Plan, console: Console, say: Say) -> None:
     """The live status, or a line now and then; a supervisord that was killed is replaced, with everything."""
+    from local_stack.observe import Look, Observer
+
     before: Look | None = None
     with ThreadPoolExecutor(max_workers=len(the_plan.items) + 1) as executor:
         observer = Observer(the_plan, executor)

@@ -127,7 +127,7 @@ class Airflow:
 
     def check_health(self, name: str) -> None:
         """Ask the api-server about itself or about another component; raises Unhealthy."""
-        answer: dict[str, Any] = probe("Airflow", f"{self.url}/api/v2/monitor/health").json()
+        answer: dict[str, Any] = json.loads(probe("Airflow", f"{self.url}/api/v2/monitor/health"))
         component = {
             API_SERVER: "metadatabase",
             SCHEDULER: "scheduler",

@@ -8,10 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
+import psutil
+
 from local_stack.lake_environment import env_file_text
 from local_stack.launch import describe
 from local_stack.layout import Layout
-from local_stack.leftovers import end, find
+from local_stack.leftovers import end, find, living_after
 from local_stack.plan import Plan
 from local_stack.ports import check_ports_are_free
 from local_stack.program import Program, Step, Unhealthy, wrong_with
@@ -31,6 +33,7 @@ SUPERVISOR_DEADLINE_SECONDS: Final = 20.0
 STOP_DEADLINE_SECONDS: Final = 90.0
 LEFTOVERS_GRACE_SECONDS: Final = 15.0
 LOG_LINES_SHOWN: Final = 15
+LOG_LINE_MAX_CHARACTERS: Final = 300
 
 Say = Callable[[str], None]
 
@@ -149,11 +152,12 @@ def take_down(layout: Layout, say: Say) -> None:
 
     Works on what runs, whatever it was started with, and also when supervisord was killed.
     """
-    with suppress(SupervisorAway):
+    with suppress(SupervisorAway, psutil.NoSuchProcess):
         supervisor = Supervisor(layout)
         _stop_programs(supervisor, _needs_of_last_start(layout), say)
+        process = psutil.Process(supervisor.pid())
         supervisor.shut_down()
-        _wait_until_gone(layout)
+        living_after([process], STOP_DEADLINE_SECONDS)
     left = end(find(layout.root), grace_seconds=LEFTOVERS_GRACE_SECONDS)
     if left:
         say(f"ended {left} processes that were left behind")
@@ -199,12 +203,6 @@ def _stop_programs(supervisor: Supervisor, needs: Mapping[str, list[str]], say: 
         time.sleep(POLL_SECONDS)
 
 
-def _wait_until_gone(layout: Layout) -> None:
-    ends = time.monotonic() + STOP_DEADLINE_SECONDS
-    while time.monotonic() < ends and find(layout.root):
-        time.sleep(POLL_SECONDS)
-
-
 def _wait_for_supervisor(process: subprocess.Popen[bytes], supervisor: Supervisor, plan: Plan) -> None:
     ends = time.monotonic() + SUPERVISOR_DEADLINE_SECONDS
     while not supervisor.is_there():
@@ -229,5 +227,5 @@ def _failed(item: Program | Step, reason: str) -> StartFailed:
     lines: list[str] = []
     if item.log_file.is_file():
         lines = item.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-    shown = "".join(f"\n    {line}" for line in lines)
+    shown = "".join(f"\n    {line[:LOG_LINE_MAX_CHARACTERS]}" for line in lines)
     return StartFailed(f"{item.name} did not start: {reason}. The end of {item.log_file}:{shown}")

@@ -1,7 +1,7 @@
 """What a person sees of the stack: processes and numbers, or one line when nobody watches."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -9,14 +9,16 @@ from rich.text import Text
 
 from local_stack.airflow import ADMIN
 from local_stack.configuration import Balancer
-from local_stack.observe import FlowLook, Look, ProcessLook
 from local_stack.plan import Plan
+
+if TYPE_CHECKING:
+    from local_stack.observe import FlowLook, Look, ProcessLook
 
 SECONDS_PER_MINUTE: Final = 60
 _UNKNOWN: Final = "?"
 
 
-def status_screen(plan: Plan, look: Look, before: Look | None) -> RenderableType:
+def status_screen(plan: Plan, look: "Look", before: "Look | None") -> RenderableType:
     """The whole status; rates are counted since `before`."""
     processes = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("process", "state", "pid", "up", "health"):
@@ -39,7 +41,7 @@ def status_screen(plan: Plan, look: Look, before: Look | None) -> RenderableType
     return Group(*parts)
 
 
-def status_line(look: Look, before: Look | None) -> str:
+def status_line(look: "Look", before: "Look | None") -> str:
     """The status in one line, for logs."""
     numbers = ", ".join(
         f"{name}: {value}" for name, value in _flow_lines(look.flow, None if before is None else before.flow)
@@ -82,7 +84,7 @@ def places_to_go(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _process_cells(process: ProcessLook) -> tuple[RenderableType, ...]:
+def _process_cells(process: "ProcessLook") -> tuple[RenderableType, ...]:
     is_well = process.state == "RUNNING" and process.wrong is None
     return (
         process.name,
@@ -95,11 +97,11 @@ def _process_cells(process: ProcessLook) -> tuple[RenderableType, ...]:
     )
 
 
-def _unwell(processes: Iterable[ProcessLook]) -> list[ProcessLook]:
+def _unwell(processes: Iterable["ProcessLook"]) -> "list[ProcessLook]":
     return [process for process in processes if process.state != "RUNNING" or process.wrong is not None]
 
 
-def _flow_lines(flow: FlowLook, before: FlowLook | None) -> list[tuple[str, str]]:
+def _flow_lines(flow: "FlowLook", before: "FlowLook | None") -> list[tuple[str, str]]:
     return [
         ("pings acknowledged", f"{_number(flow.acknowledged)}{_rate(flow, before)}"),
         ("segments waiting", _number(flow.segments_waiting)),
@@ -115,7 +117,7 @@ def _flow_lines(flow: FlowLook, before: FlowLook | None) -> list[tuple[str, str]
     ]
 
 
-def _rate(flow: FlowLook, before: FlowLook | None) -> str:
+def _rate(flow: "FlowLook", before: "FlowLook | None") -> str:
     if before is None or flow.acknowledged is None or before.acknowledged is None:
         return ""
     # A node that was restarted counts from zero again.

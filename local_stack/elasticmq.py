@@ -124,7 +124,6 @@ class ElasticMq:
             probe(
                 f"the queue {queue}",
                 f"{self.url}/000000000000/{queue}",
-                method="POST",
                 form={
                     "Action": "GetQueueAttributes",
                     "AttributeName.1": "ApproximateNumberOfMessages",

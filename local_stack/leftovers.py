@@ -40,15 +40,15 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float) -> int:
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    living = _living_after(processes, grace_seconds)
+    living = living_after(processes, grace_seconds)
     for process in living:
         with suppress(psutil.Error):
             process.kill()
-    _living_after(living, grace_seconds)
+    living_after(living, grace_seconds)
     return len(processes)
 
 
-def _living_after(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+def living_after(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
     """Those of `processes` that live when `seconds` are over, or none as soon as all have ended."""
     # Not psutil.wait_procs: in a container that reaps no orphans, an ended process stays a zombie.
     ends = time.monotonic() + seconds

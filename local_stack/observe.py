@@ -108,7 +108,7 @@ class Observer:
         acknowledged = waiting = 0
         for node in self._plan.nodes:
             try:
-                text = probe(node.name, f"{node.url}/metrics").text
+                text = probe(node.name, f"{node.url}/metrics").decode()
             except Unhealthy:
                 return None, None
             for family in text_string_to_metric_families(text):

@@ -128,6 +128,10 @@ class Supervisor:
             return False
         return True
 
+    def pid(self) -> int:
+        """Its process."""
+        return int(self._call("supervisor.getPID"))
+
     def states(self) -> dict[str, ProcessState]:
         """Every process, by its name."""
         return {

@@ -5,7 +5,7 @@ supervisord sees a process that ends; it does not see one that answers 503 for e
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -53,27 +53,44 @@ class FailureCounts:
     def __init__(self, programs: Iterable[Program]) -> None:
         self._programs = {program.name: program for program in programs}
         self._failures: dict[str, int] = {}
+        self._was_healthy: dict[str, int] = {}
+        """The process in which each program was healthy last."""
 
-    def due(self, states: dict[str, ProcessState], health: dict[str, str | None]) -> list[str]:
+    def due(self, states: Mapping[str, ProcessState], health: Mapping[str, str | None]) -> list[str]:
         """Take one round of answers in; the programs to be restarted now."""
         due = []
         for name, wrong in health.items():
-            # A new process has its time to get ready, and a restart begins a new count.
-            is_starting = states[name].uptime_seconds < self._programs[name].ready_deadline_seconds
-            self._failures[name] = 0 if wrong is None or is_starting else self._failures.get(name, 0) + 1
-            if self._failures[name] >= FAILURES_BEFORE_RESTART:
+            if wrong is None:
+                self._was_healthy[name] = states[name].pid
+                self._failures[name] = 0
+            elif not self._is_starting(states[name]):
+                self._failures[name] = self._failures.get(name, 0) + 1
+            if self._failures.get(name, 0) >= FAILURES_BEFORE_RESTART:
                 self._failures[name] = 0
                 due.append(name)
         return due
 
+    def _is_starting(self, state: ProcessState) -> bool:
+        """A new process has its time to become healthy for the first time."""
+        return (
+            self._was_healthy.get(state.name) != state.pid
+            and state.uptime_seconds < self._programs[state.name].ready_deadline_seconds
+        )
 
-def watch(layout: Layout, programs: list[Program], say: Callable[[str], None]) -> None:
+
+def watch(
+    layout: Layout,
+    programs: list[Program],
+    say: Callable[[str], None],
+    *,
+    interval_seconds: float = CHECK_INTERVAL_SECONDS,
+) -> None:
     """Check every program again and again, until supervisord is gone."""
     supervisor = Supervisor(layout)
     counts = FailureCounts(programs)
     with ThreadPoolExecutor(max_workers=len(programs)) as executor:
         while True:
-            time.sleep(CHECK_INTERVAL_SECONDS)
+            time.sleep(interval_seconds)
             try:
                 states = supervisor.states()
                 health = health_of(programs, states, executor)
