@@ -88,16 +88,19 @@ class IndexQueue:
 
     def extend_visibility(self, receipts: Iterable[str]) -> None:
         """Keep these messages hidden for another visibility timeout, counted from now."""
+        self._hide(receipts, self._settings.visibility_timeout_seconds)
+
+    def show_again(self, receipts: Iterable[str]) -> None:
+        """Let these messages be received again at once."""
+        self._hide(receipts, 0)
+
+    def _hide(self, receipts: Iterable[str], seconds: int) -> None:
         for receipts_of_call in _calls(receipts):
-            with aws_failures(f"extending messages of the queue {self._settings.index_queue_name}"):
+            with aws_failures(f"hiding or showing messages of the queue {self._settings.index_queue_name}"):
                 self._sqs.change_message_visibility_batch(
                     QueueUrl=self._url(self._settings.index_queue_name),
                     Entries=[
-                        {
-                            "Id": str(number),
-                            "ReceiptHandle": receipt,
-                            "VisibilityTimeout": self._settings.visibility_timeout_seconds,
-                        }
+                        {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
                         for number, receipt in enumerate(receipts_of_call)
                     ],
                 )

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -39,10 +40,11 @@ class ObjectNotFound(FatalError):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One line of a listing; `bytes` is the object's size."""
+    """One line of a listing; `bytes` is the object's size, `modified_at` when it was written."""
 
     key: str
     bytes: int
+    modified_at: datetime
 
 
 def client_arguments(endpoint: AwsEndpoint) -> dict[str, object]:
@@ -136,7 +138,7 @@ class ObjectStore:
         with aws_failures(f"listing s3://{bucket}/{prefix}"):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
                 for item in page.get("Contents", []):
-                    yield StoredObject(item["Key"], item["Size"])
+                    yield StoredObject(item["Key"], item["Size"], item["LastModified"])
 
     def is_reachable(self, bucket: str) -> bool:
         """Whether the bucket answers."""

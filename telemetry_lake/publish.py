@@ -25,7 +25,6 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     RESTError,
 )
-from pyiceberg.expressions import In
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.snapshots import Snapshot
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,6 +34,7 @@ from telemetry_lake.batch import Commitment, Manifest, Publication
 from telemetry_lake.columns import RAW_OBJECT
 from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
 from telemetry_lake.ledger import Ledger
+from telemetry_lake.row_filters import one_of
 from telemetry_lake.settings import DrainSettings
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
 
@@ -47,8 +47,10 @@ RETRY_WAIT_MAX_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
-_AWAY: Final = (RESTError, requests.RequestException, SQLAlchemyError, OSError)
-_UNDECIDED: Final = (CommitFailedException, CommitStateUnknownException, *_AWAY)
+AWAY: Final = (RESTError, requests.RequestException, SQLAlchemyError, OSError)
+"""What is raised when the catalog, its database or the object store does not answer."""
+UNDECIDED: Final = (CommitFailedException, CommitStateUnknownException, *AWAY)
+"""What is raised when a commit did not happen, or nobody knows whether it did."""
 
 
 class NotDecided(FatalError):
@@ -79,7 +81,7 @@ def publish(settings: DrainSettings, catalog: Catalog, ledger: Ledger, batch: st
 
 def snapshot_of_batch(table: Table, batch: str) -> Snapshot | None:
     """The snapshot in the history of `table` that added the batch."""
-    for snapshot in _history(table):
+    for snapshot in history(table):
         if snapshot.summary is not None and snapshot.summary.get(BATCH_ID_PROPERTY) == batch:
             return snapshot
     return None
@@ -89,8 +91,7 @@ def committed_raw_objects(table: Table, keys: Sequence[str]) -> set[str]:
     """Those raw objects of `keys` that rows of `table` name."""
     if not keys:
         return set()
-    named = In(RAW_OBJECT, set(keys))  # type: ignore[call-arg, misc]  # typed by its model only
-    found = table.scan(row_filter=named, selected_fields=(RAW_OBJECT,)).to_arrow()
+    found = table.scan(row_filter=one_of(RAW_OBJECT, keys), selected_fields=(RAW_OBJECT,)).to_arrow()
     return {str(key) for key in found.column(RAW_OBJECT).unique().to_pylist()}
 
 
@@ -106,7 +107,7 @@ def _commit_once(
         with attempt:
             try:
                 table = catalog.load_table(name)
-                if (there := _find(table, publication, manifest.created_at)) is not None:
+                if (there := find_batch(table, publication, manifest.created_at)) is not None:
                     return there
                 return _append(table, publication.files[name], publication.batch_id)
             except NoSuchTableError as error:
@@ -119,13 +120,13 @@ def _commit_once(
                     f"{error}. Orphan files were removed too early; the raw objects are still there. "
                     "See 'A staged file is gone' in docs/drain.md."
                 ) from error
-            except _UNDECIDED as error:
+            except UNDECIDED as error:
                 _log.warning("batch %s, %s: looking again after: %s", publication.batch_id, name, error)
                 raise RetriableError(f"committing batch {publication.batch_id} to {name}: {error}") from error
     raise AssertionError("a retry ends with a result or an error")
 
 
-def _find(table: Table, publication: Publication, created_at: datetime) -> int | None:
+def find_batch(table: Table, publication: Publication, created_at: datetime) -> int | None:
     """A snapshot of `table` that holds the batch."""
     if (snapshot := snapshot_of_batch(table, publication.batch_id)) is not None:
         return snapshot.snapshot_id
@@ -135,7 +136,7 @@ def _find(table: Table, publication: Publication, created_at: datetime) -> int |
     return current.snapshot_id if committed_raw_objects(table, publication.raw_objects) else None
 
 
-def _history(table: Table) -> Iterator[Snapshot]:
+def history(table: Table) -> Iterator[Snapshot]:
     """The snapshots of the main branch, newest first, as far back as they are kept."""
     snapshot = table.current_snapshot()
     while snapshot is not None:
@@ -147,16 +148,21 @@ def _history(table: Table) -> Iterator[Snapshot]:
 def _reaches_back(table: Table, moment: datetime) -> bool:
     """Whether the history of `table` is complete since `moment`."""
     oldest = None
-    for oldest in _history(table):
+    for oldest in history(table):
         if datetime.fromtimestamp(oldest.timestamp_ms / 1_000, UTC) <= moment:
             return True
     return oldest is None or oldest.parent_snapshot_id is None
 
 
-def _append(table: Table, uris: Sequence[str], batch: str) -> int:
+def only_as_loaded(table: Table) -> Table:
+    """`table`, whose next commit raises CommitFailedException if the table has moved since it was loaded."""
     properties = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
     table.metadata = table.metadata.model_copy(update={"properties": properties})
-    with table.transaction() as transaction:
+    return table
+
+
+def _append(table: Table, uris: Sequence[str], batch: str) -> int:
+    with only_as_loaded(table).transaction() as transaction:
         # No look for files that are in the table already: the batch id has answered that.
         transaction.add_files(list(uris), {BATCH_ID_PROPERTY: batch}, check_duplicate_files=False)
     snapshot = table.current_snapshot()

@@ -124,6 +124,18 @@ class RawObject:
         """The size of the object."""
         return len(self._data)
 
+    def index_message(self, bucket: str) -> IndexMessage:
+        """Its index message, made of what it says about itself; it lies in `bucket` under its key."""
+        return IndexMessage(
+            bucket=bucket,
+            key=self.key,
+            bytes=len(self._data),
+            ping_count=self.promise.ping_count,
+            sha256=hashlib.sha256(self._data).hexdigest(),
+            first_submission_timestamp=self.promise.first_submission_timestamp,
+            last_submission_timestamp=self.promise.last_submission_timestamp,
+        )
+
     def verify(self, message: IndexMessage) -> None:
         """Compare size, checksum, count and range with what `message` promises."""
         if len(self._data) != message.bytes:
