@@ -237,17 +237,8 @@ class Pings(Iterator[Ping]):
             event_ping(rng, client, document_id, self._clock()),
         )
 
-    def _event_with(
-        self, error: ErrorType, *, body: bytes | None = None, change: tuple[str, str] = ("", "")
-    ) -> Ping:
-        """An event ping with another body, or with a part of its path replaced."""
-        ping = self._event()
-        return replace(
-            ping,
-            expected=f"rejected:{error}",
-            target=ping.target.replace(*change) if change[0] else ping.target,
-            document=ping.document if body is None else body,
-        )
+    def _event_with(self, error: ErrorType, *, body: bytes) -> Ping:
+        return replace(self._event(), expected=f"rejected:{error}", document=body)
 
     def _truncated_gzip(self) -> Ping:
         body = self._event().body()
@@ -266,15 +257,17 @@ class Pings(Iterator[Ping]):
         return self._event_with(ErrorType.TOO_LARGE, body=self._bomb)
 
     def _unknown_type(self) -> Ping:
-        return self._event_with(ErrorType.UNKNOWN_DOCUMENT_TYPE, change=("/event/", "/no-such-type/"))
+        # Neither Firefox's envelope nor Glean's, so that only a schema of its own would do.
+        ping = self._event_with(
+            ErrorType.UNKNOWN_DOCUMENT_TYPE, body=gzip_of((b'{"text": "nobody knows me"}',))
+        )
+        return replace(ping, target=f"/submit/no-such-namespace/no-such-type/1/{ping.document_id}")
 
     def _unknown_version(self) -> Ping:
-        ping = self._event()
-        return replace(
-            ping,
-            expected=f"rejected:{ErrorType.UNKNOWN_DOCUMENT_VERSION}",
-            target=f"/submit/firefox-desktop/baseline/99/{ping.document_id}",
-        )
+        client = self._rng.choice(self._desktops or self._phones)
+        body = baseline_ping(self._rng, client, self._clock()).gzip()
+        ping = self._event_with(ErrorType.UNKNOWN_DOCUMENT_VERSION, body=body)
+        return replace(ping, target=f"/submit/{client.glean_namespace}/baseline/99/{ping.document_id}")
 
     def _invalid_id(self) -> Ping:
         ping = self._event()
