@@ -1,0 +1,11 @@
+-- Which share of each day's pings repeats a document id of the same day? Clients send again what they believe lost.
+SELECT
+    submission_date,
+    document_type,
+    count(*) AS pings,
+    count(*) - count(DISTINCT document_id) AS repeated,
+    round(100 * (1 - count(DISTINCT document_id) / count(*)), 2) AS percent_repeated
+FROM live.pings
+WHERE submission_date >= current_date - 7
+GROUP BY ALL
+ORDER BY repeated DESC, submission_date DESC;
