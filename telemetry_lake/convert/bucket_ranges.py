@@ -13,13 +13,13 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-BUCKETS_MAX_COUNT: Final = 10_000
-"""No histogram of Firefox has more than 1,002 buckets; a larger one would only cost memory."""
+BUCKETS_MAX_COUNT: Final = 1_100
+"""No histogram of Firefox has more than 1,002 buckets; a larger one would only cost time and memory."""
 BUCKETS_MIN_COUNT: Final = 3
 RANGE_MAX: Final = 2**31 - 1
 CATEGORICAL_MIN_VALUES: Final = 50
 """Firefox gives a histogram of labels this many values at least, so that labels can be added."""
-RANGES_REMEMBERED: Final = 4_096
+RANGES_REMEMBERED: Final = 2_048
 
 ARITHMETIC_MAX_CHARACTERS: Final = 100
 _TOKEN: Final = re.compile(r"\s*(?:([0-9]+)|([-+*/()]))")

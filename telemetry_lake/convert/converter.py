@@ -22,10 +22,22 @@ from telemetry_lake.convert.country import ADDRESS_HEADERS, FORWARDED_FOR, Count
 from telemetry_lake.convert.decompress import decompress_document
 from telemetry_lake.convert.definition_store import DefinitionStore, NoDefinitions
 from telemetry_lake.convert.dimensions import dimension_values, load_dimensions
-from telemetry_lake.convert.document_schemas import DocumentSchema, Extraction, load_document_schemas
+from telemetry_lake.convert.document_schemas import (
+    DocumentSchema,
+    Extraction,
+    HistogramPlaces,
+    load_document_schemas,
+)
 from telemetry_lake.convert.document_text import document_text, parse_document
+from telemetry_lake.convert.histogram_columns import HistogramColumn, Mark, Reading, put_back_members
 from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
-from telemetry_lake.convert.histograms import KEYED, PLAIN, Json, LiftedHistograms, lift_histograms, value_at
+from telemetry_lake.convert.histograms import (
+    Json,
+    LiftedHistograms,
+    histogram_containers,
+    lift_histograms,
+    value_at,
+)
 from telemetry_lake.convert.lift import Lifter, lifted_text
 from telemetry_lake.convert.normalize import normalized_channel, normalized_os, sample_id
 from telemetry_lake.convert.rows import Identity, PingRows, RejectedRows, Request
@@ -68,8 +80,19 @@ class Converter:
     Raises ConfigurationError when schemas, dimensions or the country database cannot be used.
     """
 
-    def __init__(self, settings: ConversionSettings, object_store: ObjectStore | None = None) -> None:
-        """`object_store` is needed for histogram definitions in S3 only."""
+    def __init__(
+        self,
+        settings: ConversionSettings,
+        object_store: ObjectStore | None = None,
+        *,
+        one_by_one: bool = False,
+    ) -> None:
+        """`object_store` is needed for histogram definitions in S3 only.
+
+        `one_by_one` converts every histogram in plain Python: slower, with the same rows.
+        """
+        self._one_by_one = one_by_one
+        self._histograms = HistogramColumn()
         self._settings = settings
         self._schemas = load_document_schemas(settings.schemas_directory, settings.accept_unknown_types_of)
         document = load_dimensions(settings.dimensions_file)
@@ -131,36 +154,82 @@ class Converter:
     ) -> Conversion:
         pings = PingRows()
         for ping in chunk:
+            mark = self._histograms.mark()
             try:
-                values, histograms = self._convert_ping(ping)
+                values = self._convert_ping(ping)
             except PingRejected as why:
+                self._histograms.roll_back(mark)
                 rejected.add(ping.request, ping.identity, ping.body, why)
             else:
-                pings.add(ping.request, values, histograms.rows)
-        return Conversion(pings.table(raw_key, batch), rejected.table(raw_key, batch))
+                self._histograms.end_ping()
+                pings.add(ping.request, values)
+        return Conversion(
+            pings.table(raw_key, batch, self._histograms.take()), rejected.table(raw_key, batch)
+        )
 
-    def _convert_ping(self, ping: _Ping) -> tuple[dict[str, object], LiftedHistograms]:
+    def _convert_ping(self, ping: _Ping) -> dict[str, object]:
+        """The row of a ping, whose histograms are appended to their column; raises PingRejected."""
+        if not self._one_by_one:
+            mark = self._histograms.mark()
+            reading = self._histograms.read(ping.document)
+            if reading is not None:
+                try:
+                    values = self._convert_read(ping, reading, mark)
+                except PingRejected:
+                    values = None
+                    # Messages name places in the text; they are to be those of the text that was sent.
+                    if not reading.containers:
+                        raise
+                if values is not None:
+                    return values
+                self._histograms.roll_back(mark)
         document = parse_document(ping.document)
         schema = self._identify(ping, document)
         schema.validate(document)
-        return self._lift(ping, document, schema)
+        places = schema.extraction.histograms
+        histograms = _NO_HISTOGRAMS
+        if places is not None:
+            has_histograms = any(container for *_, container in histogram_containers(document, places))
+            definitions = self._definitions_for(document, places, has_histograms)
+            histograms = lift_histograms(document, places, definitions)
+            self._histograms.append(histograms.rows)
+        return self._row(ping, document, schema, histograms.containers, histograms.unknown)
+
+    def _convert_read(self, ping: _Ping, reading: Reading, mark: Mark) -> dict[str, object] | None:
+        """The row of a ping whose histograms have been read; None when it has to go the slow way."""
+        document = parse_document(reading.rest)
+        schema = self._identify(ping, document)
+        schema.validate(document)
+        places = schema.extraction.histograms
+        if places is None:
+            return None if reading.containers else self._row(ping, document, schema, [], 0)
+        there = list(histogram_containers(document, places))
+        if [container.pointer for container in reading.containers] != [pointer for pointer, *_ in there]:
+            return None
+        definitions = self._definitions_for(document, places, reading.has_members)
+        settled = self._histograms.settle(mark, ping.document, definitions)
+        if settled is None:
+            return None
+        put_back_members([container for *_, container in there], settled.put_back)
+        lifted = [
+            (container.pointer, container.source)
+            for number, container in enumerate(reading.containers)
+            if number in settled.filled
+        ]
+        return self._row(ping, document, schema, lifted, settled.unknown)
 
     def _identify(self, ping: _Ping, document: Json) -> DocumentSchema:
         version = ping.path.document_version or _version_inside(document)
         ping.identity.document_version = version
         return self._schemas.find(ping.path.namespace, ping.path.document_type, version, document)
 
-    def _lift(
-        self, ping: _Ping, document: Json, schema: DocumentSchema
-    ) -> tuple[dict[str, object], LiftedHistograms]:
-        definitions = self._definitions_for(document, schema.extraction)
-        histograms = _NO_HISTOGRAMS
-        if schema.extraction.histograms is not None:
-            histograms = lift_histograms(document, schema.extraction.histograms, definitions)
-        return self._row(ping, document, schema, histograms), histograms
-
     def _row(
-        self, ping: _Ping, document: Json, schema: DocumentSchema, histograms: LiftedHistograms
+        self,
+        ping: _Ping,
+        document: Json,
+        schema: DocumentSchema,
+        lifted_histograms: list[tuple[str, str]],
+        unknown_histograms: int,
     ) -> dict[str, object]:
         path = ping.path
         said, lifted = self._lifter(schema.extraction).lift(
@@ -188,9 +257,9 @@ class Converter:
             columns.NORMALIZED_OS: normalized_os(said[columns.OS]),
             columns.COUNTRY: ping.country,
             columns.SAMPLE_ID: None if client_id is None else sample_id(client_id),
-            columns.UNKNOWN_HISTOGRAMS: histograms.unknown,
+            columns.UNKNOWN_HISTOGRAMS: unknown_histograms,
             columns.DOCUMENT: document_text(document),
-            columns.LIFTED: lifted_text((*lifted, *histograms.containers)),
+            columns.LIFTED: lifted_text((*lifted, *lifted_histograms)),
             columns.DOCUMENT_BYTES: len(ping.document),
         }
 
@@ -201,19 +270,19 @@ class Converter:
             known = self._lifters[id(extraction)] = (extraction, Lifter(extraction, self._dimensions))
         return known[1]
 
-    def _definitions_for(self, document: Json, extraction: Extraction) -> HistogramDefinitions | None:
-        """The definitions for a document's histograms.
+    def _definitions_for(
+        self, document: Json, places: HistogramPlaces, has_histograms: bool
+    ) -> HistogramDefinitions | None:
+        """The definitions for a document's histograms, None when the document does without.
 
-        Raises PingRejected with `unknown_histogram_revision` when its type cannot do without and there are
-        histograms.
+        Raises PingRejected with `unknown_histogram_revision` when its type cannot and it has histograms.
         """
-        places = extraction.histograms
-        if places is None or places.revision is None:
+        if places.revision is None:
             return None
         try:
             return self._definitions.definitions(value_at(document, places.revision))
         except NoDefinitions as error:
-            if not places.definitions_required or not _has_histograms(document):
+            if not (places.definitions_required and has_histograms):
                 return None
             raise PingRejected(
                 ErrorType.UNKNOWN_HISTOGRAM_REVISION, str(error), stage=Stage.CONVERT
@@ -256,7 +325,3 @@ def _version_inside(document: Mapping[str, object]) -> str | None:
     if type(version) is int or isinstance(version, str):
         return str(version)
     return None
-
-
-def _has_histograms(document: Mapping[str, object]) -> bool:
-    return bool(document.get(PLAIN) or document.get(KEYED))

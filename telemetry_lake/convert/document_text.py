@@ -19,9 +19,7 @@ _MANY_DIGITS: Final = re.compile(rb"[0-9]{19}")
 def parse_document(text: bytes) -> Json:
     """The object in `text`; raises PingRejected with `invalid_json` or `not_an_object`."""
     try:
-        document = orjson.loads(text)
-        if _MANY_DIGITS.search(text) is not None:
-            document = json.loads(text)
+        document = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise PingRejected(
             ErrorType.INVALID_JSON, f"the document is not JSON: {error}", stage=Stage.DECODE
@@ -33,6 +31,12 @@ def parse_document(text: bytes) -> Json:
             stage=Stage.DECODE,
         )
     return document
+
+
+def parse_json(text: bytes) -> object:
+    """Any JSON value; raises ValueError, or RecursionError when it is nested too deep."""
+    value = orjson.loads(text)
+    return value if _MANY_DIGITS.search(text) is None else json.loads(text)
 
 
 _NAMES: Final = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false"}

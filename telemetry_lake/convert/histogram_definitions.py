@@ -97,6 +97,8 @@ def _range(definition: Mapping[str, object]) -> BucketRange | None:
                 evaluate_parameter(definition.get("high")),
                 evaluate_parameter(definition.get("n_buckets")),
             )
+        # Firefox sends the lower end that it uses, which is at least 1.
+        found = found._replace(low=max(1, found.low))
         bucket_bounds(found)
     except NoBuckets:
         return None

@@ -19,6 +19,8 @@ from telemetry_lake.failures import ErrorType, PingRejected, Stage
 PARENT_PROCESS: Final = "parent"
 SUM_FIELDS: Final = ("sum", "log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi")
 ABSENT_SUM: Final = -1.0
+HISTOGRAMS_MAX_COUNT: Final = 10_000
+"""A ping of Firefox has some hundreds, with keyed ones some thousands."""
 PLAIN: Final = "histograms"
 KEYED: Final = "keyedHistograms"
 
@@ -74,7 +76,7 @@ def lift_histograms(
     """
     lifted = LiftedHistograms([], [], 0)
     unknown = 0
-    for pointer, kind, process, container in _containers(document, places):
+    for pointer, kind, process, container in list(histogram_containers(document, places)):
         before = len(lifted.rows)
         if kind == PLAIN:
             unknown += _lift_named(container, None, process, definitions, lifted.rows)
@@ -84,8 +86,14 @@ def lift_histograms(
                     raise _unusable(f"{pointer}/{name}", "is not an object")
                 if by_key:
                     unknown += _lift_named(by_key, name, process, definitions, lifted.rows)
-                    if not by_key:
+                    if not container[name]:
                         del container[name]
+        if len(lifted.rows) + unknown > HISTOGRAMS_MAX_COUNT:
+            raise PingRejected(
+                ErrorType.INVALID_HISTOGRAM,
+                f"the document has more than {HISTOGRAMS_MAX_COUNT} histograms",
+                stage=Stage.CONVERT,
+            )
         if len(lifted.rows) > before:
             lifted.containers.append((pointer, source_of(kind, process)))
     return lifted._replace(unknown=unknown)
@@ -99,26 +107,26 @@ def value_at(document: Json, pointer: str) -> object:
     return value
 
 
-def _containers(document: Json, places: HistogramPlaces) -> Iterator[tuple[str, str, str, Json]]:
+def histogram_containers(document: Json, places: HistogramPlaces) -> Iterator[tuple[str, str, str, Json]]:
+    """Every object that holds histograms, in the order of the document: pointer, kind, process, object."""
     at = places.inside or ""
     inside = value_at(document, at)
     if not isinstance(inside, dict):
         return
-    found = [(at, PARENT_PROCESS, inside)]
-    processes = inside.get("processes") if places.processes else None
-    if isinstance(processes, dict):
-        # A parent process among the others would have the same place in the column as the histograms
-        # outside; Firefox has none there. It stays in the document.
-        found += [
-            (f"{at}/processes/{_escaped(process)}", process, holder)
-            for process, holder in processes.items()
-            if isinstance(holder, dict) and process != PARENT_PROCESS
-        ]
-    for pointer, process, holder in found:
-        for kind in (PLAIN, KEYED):
-            container = holder.get(kind)
-            if isinstance(container, dict):
-                yield f"{pointer}/{kind}", kind, process, container
+    for member, value in inside.items():
+        if not isinstance(value, dict):
+            continue
+        if member in (PLAIN, KEYED):
+            yield f"{at}/{member}", member, PARENT_PROCESS, value
+        elif member == "processes" and places.processes:
+            for process, holder in value.items():
+                # A parent process among the others would have the same place in the column as the
+                # histograms outside; Firefox has none there. It stays in the document.
+                if not isinstance(holder, dict) or process == PARENT_PROCESS:
+                    continue
+                for kind, container in holder.items():
+                    if kind in (PLAIN, KEYED) and isinstance(container, dict):
+                        yield f"{at}/processes/{pointer_part(process)}/{kind}", kind, process, container
 
 
 def _lift_named(
@@ -313,8 +321,8 @@ def _number(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _escaped(part: str) -> str:
-    """A part of a JSON Pointer (RFC 6901, section 3)."""
+def pointer_part(part: str) -> str:
+    """A name as a part of a JSON Pointer (RFC 6901, section 3)."""
     return part.replace("~", "~0").replace("/", "~1")
 
 

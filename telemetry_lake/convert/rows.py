@@ -4,20 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from telemetry_lake import columns
-from telemetry_lake.convert.histograms import HistogramRow
 from telemetry_lake.failures import PingRejected
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definition
 
 PINGS_SCHEMA: Final = table_definition(LIVE_PINGS).arrow_schema()
 REJECTED_SCHEMA: Final = table_definition(LIVE_REJECTED_PINGS).arrow_schema()
-
-_HISTOGRAM: Final = PINGS_SCHEMA.field(columns.HISTOGRAMS).type.value_type
-"""The struct that one histogram is."""
 
 
 class Request(NamedTuple):
@@ -49,19 +44,17 @@ class PingRows:
 
     requests: list[Request] = field(default_factory=list)
     values: dict[str, list[object]] = field(default_factory=dict)
-    histograms: list[list[HistogramRow]] = field(default_factory=list)
 
-    def add(self, request: Request, values: Mapping[str, object], histograms: list[HistogramRow]) -> None:
+    def add(self, request: Request, values: Mapping[str, object]) -> None:
         """Append one row; `values` has the same columns for every row."""
         self.requests.append(request)
         for column, value in values.items():
             self.values.setdefault(column, []).append(value)
-        self.histograms.append(histograms)
 
-    def table(self, raw_object: str, batch: pa.RecordBatch) -> pa.Table:
+    def table(self, raw_object: str, batch: pa.RecordBatch, histograms: pa.Array) -> pa.Table:
         """The rows as a table with the schema of `live.pings`; `batch` is the one they come from."""
         arrays = _captured(raw_object, batch, self.requests)
-        arrays[columns.HISTOGRAMS] = _histogram_column(self.histograms)
+        arrays[columns.HISTOGRAMS] = histograms
         return _table(PINGS_SCHEMA, self.values, arrays, len(self.requests))
 
 
@@ -133,18 +126,4 @@ def _table(
             for name in schema.names
         ],
         schema=schema,
-    )
-
-
-def _histogram_column(pings: Sequence[list[HistogramRow]]) -> pa.Array:
-    flat = [row for rows in pings for row in rows]
-    fields = []
-    for index, part in enumerate(_HISTOGRAM):
-        values = [row[index] for row in flat]
-        fields.append(pa.array(values, part.type))
-    structs = pa.StructArray.from_arrays(fields, fields=list(_HISTOGRAM))
-    offsets = np.zeros(len(pings) + 1, dtype=np.int32)
-    np.cumsum([len(rows) for rows in pings], out=offsets[1:])
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), structs, type=PINGS_SCHEMA.field(columns.HISTOGRAMS).type
     )
