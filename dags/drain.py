@@ -75,6 +75,7 @@ def acknowledge(claimed: Json) -> None:
 
 
 @dag(
+    dag_display_name="Drain",
     schedule=[raw_index],
     catchup=False,
     max_active_runs=3,

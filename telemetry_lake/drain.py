@@ -75,7 +75,7 @@ class Drain:
     def __init__(
         self, settings: Settings, *, stage: Stager | None = None, clock: Callable[[], datetime] = utc_now
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._stage = stage
         self._clock = clock
         self.store = ObjectStore(settings.s3)
@@ -85,17 +85,17 @@ class Drain:
     @cached_property
     def catalog(self) -> "Catalog":
         """The Iceberg catalog; loaded when a step needs it."""
-        return load_lake_catalog(self._settings)
+        return load_lake_catalog(self.settings)
 
     def claim(self) -> Claimed:
         """Cut what waits on the queue into batches.
 
         S3 is asked first, so that an outage does not use up the messages' receive counts.
         """
-        for bucket in (self._settings.s3.raw_bucket, self._settings.s3.lake_bucket):
+        for bucket in (self.settings.s3.raw_bucket, self.settings.s3.lake_bucket):
             if not self.store.is_reachable(bucket):
                 raise RetriableError(f"the bucket {bucket} does not answer; nothing was received")
-        return claim(self._settings, self.queue, self.ledger, created_at=self._clock())
+        return claim(self.settings, self.queue, self.ledger, created_at=self._clock())
 
     def convert(self, part: Part) -> StagedPart:
         """Convert one part of a batch into staged files."""
@@ -105,8 +105,8 @@ class Drain:
                 self.ledger,
                 part,
                 self._stage or self._staging(part.batch_id),
-                bucket=self._settings.s3.raw_bucket,
-                max_attempts=self._settings.drain.conversion_max_attempts,
+                bucket=self.settings.s3.raw_bucket,
+                max_attempts=self.settings.drain.conversion_max_attempts,
             )
 
     def validate(self, claimed: Claimed) -> list[Audit]:
@@ -132,7 +132,7 @@ class Drain:
 
         def commit(batch: ClaimedBatch) -> None:
             try:
-                done = publish(self._settings.drain, self.catalog, self.ledger, batch.batch_id)
+                done = publish(self.settings.drain, self.catalog, self.ledger, batch.batch_id)
             except NotDecided as error:
                 _log.warning("left out: %s", error)
             else:
@@ -184,7 +184,7 @@ class Drain:
     def _converter(self) -> "Converter":
         from telemetry_lake.convert import Converter
 
-        return Converter(self._settings.conversion, self.store)
+        return Converter(self.settings.conversion, self.store)
 
     @contextmanager
     def _hidden(self, receipts: Iterable[str]) -> Iterator[None]:
@@ -193,7 +193,7 @@ class Drain:
         over = threading.Event()
 
         def extend() -> None:
-            while not over.wait(self._settings.sqs.visibility_timeout_seconds / EXTENSIONS_PER_TIMEOUT):
+            while not over.wait(self.settings.sqs.visibility_timeout_seconds / EXTENSIONS_PER_TIMEOUT):
                 try:
                     self.queue.extend_visibility(held)
                 except TelemetryLakeError as error:

@@ -10,7 +10,6 @@ from telemetry_lake.failures import FatalError
 if TYPE_CHECKING:
     from telemetry_lake.drain import Drain
     from telemetry_lake.replay import Replayed
-    from telemetry_lake.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
 replay_app = typer.Typer(
@@ -44,8 +43,7 @@ def reconcile() -> None:
     """Send the index message again of every raw object that the drain seems to have lost."""
     from telemetry_lake.reconcile import raise_if_damaged, reconcile
 
-    lake, settings = _lake()
-    result = reconcile(lake, settings, now=datetime.now(UTC))
+    result = reconcile(_lake(), now=datetime.now(UTC))
     typer.echo(
         f"sent again: {len(result.never_claimed)} never claimed, {len(result.never_committed)} claimed and "
         f"never committed; {len(result.replays_finished)} replays finished"
@@ -75,8 +73,7 @@ def replay_dead_letters(
     """Put the dead letters that are there now back on the queue."""
     from telemetry_lake.replay import replay_dead_letters
 
-    lake, settings = _lake()
-    _tell(replay_dead_letters(lake, settings, waive_gates=waive_gates))
+    _tell(replay_dead_letters(_lake(), waive_gates=waive_gates))
 
 
 @replay_app.command(name="raw-objects")
@@ -86,8 +83,7 @@ def replay_raw_objects(first_day: Day, last_day: Day = None) -> None:
 
     if first_day is None:
         raise typer.BadParameter("give --first-day; `rebuild-queue` looks at all days")
-    lake, settings = _lake()
-    _tell(replay_raw_objects(lake, settings, first_day.date(), (last_day or first_day).date()))
+    _tell(replay_raw_objects(_lake(), first_day.date(), (last_day or first_day).date()))
 
 
 @replay_app.command(name="rejected")
@@ -106,8 +102,7 @@ def replay_rejected(
         first_day.date() if first_day else None,
         last_day.date() if last_day else None,
     )
-    lake, settings = _lake()
-    typer.echo(f"{replay_rejected(lake, settings, selection)} rejected pings sent again")
+    typer.echo(f"{replay_rejected(_lake(), selection)} rejected pings sent again")
 
 
 @app.command(name="rebuild-queue")
@@ -115,8 +110,7 @@ def rebuild_queue() -> None:
     """Send the index message of every raw object in the raw bucket that is not committed."""
     from telemetry_lake.replay import replay_raw_objects
 
-    lake, settings = _lake()
-    _tell(replay_raw_objects(lake, settings))
+    _tell(replay_raw_objects(_lake()))
 
 
 @app.command(name="rebuild-ledger")
@@ -124,19 +118,18 @@ def rebuild_ledger() -> None:
     """Write lost claims and commit records again, from manifests and the tables; stop the drain before."""
     from telemetry_lake.rebuild import rebuild_ledger
 
-    result = rebuild_ledger(*_lake())
+    result = rebuild_ledger(_lake())
     typer.echo(
         f"{result.claims} claims of {result.batches} batches are there, {len(result.commitments)} commit "
         f"records were written again, {len(result.undecided)} batches had not been decided"
     )
 
 
-def _lake() -> tuple["Drain", "Settings"]:
+def _lake() -> "Drain":
     from telemetry_lake.drain import Drain
     from telemetry_lake.settings import load_settings
 
-    settings = load_settings()
-    return Drain(settings), settings
+    return Drain(load_settings())
 
 
 def _tell(result: "Replayed") -> None:

@@ -15,7 +15,6 @@ from telemetry_lake.batch import Commitment, Manifest, Publication
 from telemetry_lake.drain import Drain
 from telemetry_lake.object_keys import BATCH_PREFIX, batch_of_key, manifest_key, publication_key
 from telemetry_lake.publish import TABLES_IN_ORDER, find_batch
-from telemetry_lake.settings import Settings
 
 
 @dataclass(slots=True)
@@ -30,10 +29,10 @@ class RebuiltLedger:
     """Batches of which nothing is in a table; their raw objects are free again."""
 
 
-def rebuild_ledger(drain: Drain, settings: Settings) -> RebuiltLedger:
+def rebuild_ledger(drain: Drain) -> RebuiltLedger:
     """Write claims, releases and commit records again wherever they are missing; nothing is overwritten."""
     result = RebuiltLedger()
-    for batch in _batches(drain, settings):
+    for batch in _batches(drain):
         manifest = drain.ledger.manifest(batch)
         publication = drain.ledger.publication(batch)
         if publication is None:
@@ -49,10 +48,10 @@ def rebuild_ledger(drain: Drain, settings: Settings) -> RebuiltLedger:
     return result
 
 
-def _batches(drain: Drain, settings: Settings) -> Iterator[str]:
+def _batches(drain: Drain) -> Iterator[str]:
     """Every batch that has a manifest; decided ones first, because they own what others only asked for."""
     found: dict[str, set[str]] = {}
-    for item in drain.store.list_objects(settings.s3.lake_bucket, BATCH_PREFIX):
+    for item in drain.store.list_objects(drain.settings.s3.lake_bucket, BATCH_PREFIX):
         found.setdefault(batch_of_key(item.key), set()).add(item.key)
     begun = [batch for batch, keys in found.items() if manifest_key(batch) in keys]
     yield from sorted(begun, key=lambda batch: publication_key(batch) not in found[batch])

@@ -30,7 +30,6 @@ from telemetry_lake.object_keys import (
 )
 from telemetry_lake.raw_object import RawObject
 from telemetry_lake.replay_rejected import finish_replays
-from telemetry_lake.settings import Settings
 
 STUCK_LOOKBACK: Final = timedelta(hours=6)
 """Claims older than this are taken for settled; `rebuild-queue` looks at all of them."""
@@ -48,26 +47,26 @@ class Reconciled:
     damaged: list[str] = field(default_factory=list)
 
 
-def reconcile(drain: Drain, settings: Settings, *, now: datetime) -> Reconciled:
+def reconcile(drain: Drain, *, now: datetime) -> Reconciled:
     """Send again what is missed at the time `now`; raises RetriableError when S3 or SQS is away."""
-    result = Reconciled(replays_finished=finish_replays(drain, settings))
-    missed_since = now - timedelta(seconds=settings.drain.reconcile_grace_seconds)
-    for age_days in range(settings.drain.reconcile_max_age_days + 1):
+    result = Reconciled(replays_finished=finish_replays(drain))
+    missed_since = now - timedelta(seconds=drain.settings.drain.reconcile_grace_seconds)
+    for age_days in range(drain.settings.drain.reconcile_max_age_days + 1):
         day = now.date() - timedelta(days=age_days)
         claims = {
             item.key: item.modified_at
-            for item in drain.store.list_objects(settings.s3.lake_bucket, claim_prefix(day))
+            for item in drain.store.list_objects(drain.settings.s3.lake_bucket, claim_prefix(day))
         }
-        unclaimed = list(_unclaimed(drain, settings, day, claims.keys(), missed_since))
+        unclaimed = list(_unclaimed(drain, day, claims.keys(), missed_since))
         stuck = [
             split_claim_key(key)[0]
             for key, claimed_at in claims.items()
             if now - STUCK_LOOKBACK < claimed_at < missed_since
         ]
         for key in unclaimed:
-            _send(drain, settings, key, result.never_claimed, result.damaged)
+            _send(drain, key, result.never_claimed, result.damaged)
         for key in _uncommitted(drain, stuck):
-            _send(drain, settings, key, result.never_committed, result.damaged)
+            _send(drain, key, result.never_committed, result.damaged)
     return result
 
 
@@ -80,14 +79,12 @@ def raise_if_damaged(result: Reconciled) -> None:
         )
 
 
-def _unclaimed(
-    drain: Drain, settings: Settings, day: date, claims: Set[str], missed_since: datetime
-) -> Iterator[str]:
+def _unclaimed(drain: Drain, day: date, claims: Set[str], missed_since: datetime) -> Iterator[str]:
     """The raw objects of a day, and those given back, that nobody claims and that are old enough."""
-    for item in drain.store.list_objects(settings.s3.raw_bucket, raw_object_prefix(day)):
+    for item in drain.store.list_objects(drain.settings.s3.raw_bucket, raw_object_prefix(day)):
         if item.modified_at < missed_since and claim_key(item.key) not in claims:
             yield item.key
-    for item in drain.store.list_objects(settings.s3.lake_bucket, release_prefix(day)):
+    for item in drain.store.list_objects(drain.settings.s3.lake_bucket, release_prefix(day)):
         key, batch = split_release_key(item.key)
         if item.modified_at < missed_since and claim_key(key, after=batch) not in claims:
             yield key
@@ -105,8 +102,8 @@ def _uncommitted(drain: Drain, keys: list[str]) -> Iterator[str]:
             yield key
 
 
-def _send(drain: Drain, settings: Settings, key: str, sent: list[str], damaged: list[str]) -> None:
-    bucket = settings.s3.raw_bucket
+def _send(drain: Drain, key: str, sent: list[str], damaged: list[str]) -> None:
+    bucket = drain.settings.s3.raw_bucket
     try:
         drain.queue.send(RawObject(key, drain.store.get(bucket, key)).index_message(bucket))
     except DamagedRawObject as error:

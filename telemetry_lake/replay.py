@@ -12,14 +12,18 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from telemetry_lake.dead_letters import DeadLetter
 from telemetry_lake.drain import Drain
-from telemetry_lake.failures import DamagedRawObject
+from telemetry_lake.failures import DamagedRawObject, ErrorType
 from telemetry_lake.index_message import IndexMessage, InvalidIndexMessage
 from telemetry_lake.index_queue import SQS_BATCH_MAX_ENTRIES, IndexQueue, ReceivedMessage
 from telemetry_lake.object_keys import RAW_PREFIX, raw_object_prefix
 from telemetry_lake.raw_object import RawObject
+from telemetry_lake.replay_rejected import RejectedSelection, replay_rejected
 from telemetry_lake.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -33,6 +37,32 @@ class Replayed:
     already_committed: list[str] = field(default_factory=list)
     left_alone: list[str] = field(default_factory=list)
     """What cannot be replayed, with the reason: not an index message, or a raw object that is damaged."""
+    rejected_pings: int = 0
+
+
+class ReplayRequest(BaseModel):
+    """What somebody asks to be replayed; fields that do not belong to `what` are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: Literal["dead letters", "rejected pings", "raw objects"]
+    error_type: ErrorType | None = None
+    document_type: str | None = None
+    first_day: date | None = None
+    last_day: date | None = None
+    waive_gates: str | None = None
+
+
+def replay(drain: Drain, request: ReplayRequest) -> Replayed:
+    """Do what `request` asks; see the functions below."""
+    if request.what == "dead letters":
+        return replay_dead_letters(drain, waive_gates=request.waive_gates)
+    if request.what == "raw objects":
+        return replay_raw_objects(drain, request.first_day, request.last_day)
+    selection = RejectedSelection(
+        request.error_type, request.document_type, request.first_day, request.last_day
+    )
+    return Replayed(rejected_pings=replay_rejected(drain, selection))
 
 
 def dead_letters(settings: Settings) -> list[DeadLetter]:
@@ -55,12 +85,12 @@ def dead_letters(settings: Settings) -> list[DeadLetter]:
     return letters
 
 
-def replay_dead_letters(drain: Drain, settings: Settings, *, waive_gates: str | None = None) -> Replayed:
+def replay_dead_letters(drain: Drain, *, waive_gates: str | None = None) -> Replayed:
     """Put the dead letters that are there now back on the queue.
 
     With `waive_gates`, the reason for doing so, batches that their gates stopped are published all the same.
     """
-    queue = IndexQueue.of_dead_letters(settings.sqs)
+    queue = IndexQueue.of_dead_letters(drain.settings.sqs)
     result = Replayed()
     kept: list[str] = []
     for message in _all_messages(queue):
@@ -80,15 +110,13 @@ def replay_dead_letters(drain: Drain, settings: Settings, *, waive_gates: str | 
     return result
 
 
-def replay_raw_objects(
-    drain: Drain, settings: Settings, first_day: date | None = None, last_day: date | None = None
-) -> Replayed:
+def replay_raw_objects(drain: Drain, first_day: date | None = None, last_day: date | None = None) -> Replayed:
     """Send the index messages of all raw objects of these days (UTC, inclusive) that are not committed.
 
     Without days, of all raw objects there are: so the queue is rebuilt from the raw bucket.
     """
     result = Replayed()
-    bucket = settings.s3.raw_bucket
+    bucket = drain.settings.s3.raw_bucket
     for prefix in _prefixes(first_day, last_day):
         for item in drain.store.list_objects(bucket, prefix):
             if not _needs_work(drain, item.key, None):
@@ -120,11 +148,13 @@ def _needs_work(drain: Drain, key: str, waive_gates: str | None) -> bool:
 
 
 def _prefixes(first_day: date | None, last_day: date | None) -> Iterator[str]:
-    if first_day is None or last_day is None:
+    if first_day is None and last_day is None:
         yield RAW_PREFIX
         return
-    for number in range((last_day - first_day).days + 1):
-        yield raw_object_prefix(first_day + timedelta(days=number))
+    day, end = first_day or last_day, last_day or first_day
+    while day is not None and end is not None and day <= end:
+        yield raw_object_prefix(day)
+        day += timedelta(days=1)
 
 
 def _all_messages(queue: IndexQueue) -> Iterator[ReceivedMessage]:

@@ -50,7 +50,6 @@ from telemetry_lake.object_keys import (
 from telemetry_lake.publish import UNDECIDED, history, only_as_loaded
 from telemetry_lake.raw_object import Promise, RawObject, RawPing, write_raw_object
 from telemetry_lake.row_filters import all_of, any_of, at_least, at_most, equal_to, one_of
-from telemetry_lake.settings import Settings
 from telemetry_lake.tables import LIVE_REJECTED_PINGS
 
 REPLAY_ID_PROPERTY: Final = "telemetry-lake.replay-id"
@@ -96,36 +95,36 @@ class _Replay(BaseModel):
     message: IndexMessage
 
 
-def replay_rejected(drain: Drain, settings: Settings, selection: RejectedSelection) -> int:
+def replay_rejected(drain: Drain, selection: RejectedSelection) -> int:
     """Send the rejected pings of `selection` through the drain again; how many.
 
     Those that are there when it starts: what is rejected again meanwhile is left alone. Rows that another
     replay takes meanwhile are left to it. Raises RetriableError when S3, SQS or the catalog is away.
     """
-    finish_replays(drain, settings)
+    finish_replays(drain)
     sent = 0
     for day, group in _groups(drain.catalog.load_table(LIVE_REJECTED_PINGS), selection):
-        sent += _replay_group(drain, settings, day, group)
+        sent += _replay_group(drain, day, group)
     return sent
 
 
-def finish_replays(drain: Drain, settings: Settings) -> list[str]:
+def finish_replays(drain: Drain) -> list[str]:
     """Put the raw objects of replays that died half-way into their places, and send their messages.
 
     Returns their keys.
     """
     replays = [
-        _Replay.model_validate_json(drain.store.get(settings.s3.lake_bucket, item.key))
-        for item in drain.store.list_objects(settings.s3.lake_bucket, REPLAY_PREFIX)
+        _Replay.model_validate_json(drain.store.get(drain.settings.s3.lake_bucket, item.key))
+        for item in drain.store.list_objects(drain.settings.s3.lake_bucket, REPLAY_PREFIX)
         if item.key.endswith("/selection.json")
     ]
-    waiting = [replay for replay in replays if not _is_shipped(drain, settings, replay)]
+    waiting = [replay for replay in replays if not _is_shipped(drain, replay)]
     if not waiting:
         return []
     table = drain.catalog.load_table(LIVE_REJECTED_PINGS)
     finished = [replay for replay in waiting if _rows_have_left(table, replay.replay_id)]
     for replay in finished:
-        _ship(drain, settings, replay)
+        _ship(drain, replay)
     return [replay.message.key for replay in finished]
 
 
@@ -144,11 +143,11 @@ def _groups(table: Table, selection: RejectedSelection) -> Iterator[tuple[date, 
             yield day, positions[start : start + REPLAY_MAX_PINGS]
 
 
-def _replay_group(drain: Drain, settings: Settings, day: date, group: Sequence[_Position]) -> int:
+def _replay_group(drain: Drain, day: date, group: Sequence[_Position]) -> int:
     """Send one group again; how many of its rows were still there."""
     positions = list(group)
     key = ""
-    for _ in range(settings.drain.commit_max_attempts):
+    for _ in range(drain.settings.drain.commit_max_attempts):
         try:
             table = drain.catalog.load_table(LIVE_REJECTED_PINGS)
             rows = _rows(table, day, positions)
@@ -156,16 +155,16 @@ def _replay_group(drain: Drain, settings: Settings, day: date, group: Sequence[_
             positions = sorted(_positions(rows))
             if not positions:
                 return 0
-            replay = _prepare(drain, settings, positions, rows)
+            replay = _prepare(drain, positions, rows)
             key = replay.message.key
             with only_as_loaded(table).transaction() as transaction:
                 transaction.delete(_filter(day, positions), {REPLAY_ID_PROPERTY: replay.replay_id})
         except UNDECIDED as error:
             _log.warning("replay of %d rejected pings, looking again after: %s", len(positions), error)
-            if key in finish_replays(drain, settings):
+            if key in finish_replays(drain):
                 return len(positions)
         else:
-            _ship(drain, settings, replay)
+            _ship(drain, replay)
             return len(positions)
     raise RetriableError(f"{LIVE_REJECTED_PINGS} stayed too busy to take {len(positions)} rows out of it")
 
@@ -192,7 +191,7 @@ def _rows(table: Table, day: date, positions: Sequence[_Position]) -> pa.Table:
     return table.scan(row_filter=_filter(day, positions)).to_arrow()
 
 
-def _prepare(drain: Drain, settings: Settings, positions: Sequence[_Position], rows: pa.Table) -> _Replay:
+def _prepare(drain: Drain, positions: Sequence[_Position], rows: pa.Table) -> _Replay:
     """Make the raw object of a replay and keep it below `replays/`."""
     lines = "\n".join(f"{raw_object}#{position}" for raw_object, position in positions)
     identity = hashlib.sha256(lines.encode()).hexdigest()[:32]
@@ -200,8 +199,8 @@ def _prepare(drain: Drain, settings: Settings, positions: Sequence[_Position], r
     first, last = pings[0].submission_timestamp, pings[-1].submission_timestamp
     body = write_raw_object(pings, Promise(len(pings), first, last, REPLAY_NODE, identity))
     raw = RawObject(raw_object_key(first, REPLAY_NODE, identity), body)
-    replay = _Replay(replay_id=identity, message=raw.index_message(settings.s3.raw_bucket))
-    bucket = settings.s3.lake_bucket
+    replay = _Replay(replay_id=identity, message=raw.index_message(drain.settings.s3.raw_bucket))
+    bucket = drain.settings.s3.lake_bucket
     drain.store.put_if_absent(bucket, replay_pings_key(identity), body)
     drain.store.put_if_absent(bucket, replay_selection_key(identity), replay.model_dump_json().encode())
     return _Replay.model_validate_json(drain.store.get(bucket, replay_selection_key(identity)))
@@ -227,8 +226,8 @@ def _as_received(row: Mapping[str, Any]) -> RawPing:
     )
 
 
-def _is_shipped(drain: Drain, settings: Settings, replay: _Replay) -> bool:
-    found = drain.store.list_objects(settings.s3.raw_bucket, replay.message.key)
+def _is_shipped(drain: Drain, replay: _Replay) -> bool:
+    found = drain.store.list_objects(drain.settings.s3.raw_bucket, replay.message.key)
     return any(item.key == replay.message.key for item in found)
 
 
@@ -239,7 +238,7 @@ def _rows_have_left(table: Table, replay_id: str) -> bool:
     )
 
 
-def _ship(drain: Drain, settings: Settings, replay: _Replay) -> None:
-    body = drain.store.get(settings.s3.lake_bucket, replay_pings_key(replay.replay_id))
-    drain.store.put_if_absent(settings.s3.raw_bucket, replay.message.key, body)
+def _ship(drain: Drain, replay: _Replay) -> None:
+    body = drain.store.get(drain.settings.s3.lake_bucket, replay_pings_key(replay.replay_id))
+    drain.store.put_if_absent(drain.settings.s3.raw_bucket, replay.message.key, body)
     drain.queue.send(replay.message)
