@@ -25,10 +25,11 @@ from telemetry_lake.settings import PROJECT_ROOT, Settings, load_settings
 ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - of the container; compose decides what is published where
 FIRST_INTERNAL_PORT: Final = 9_330
 DATA_DIRECTORY: Final = Path("/var/lib/telemetry_lake")
-CONFIGURATION_DIRECTORY: Final = Path("/tmp/telemetry_lake")  # noqa: S108 - a container's /tmp is its own
-FAILED_CHECKS_FILE: Final = CONFIGURATION_DIRECTORY / "failed_checks"
+STATE_DIRECTORY: Final = Path("/tmp/telemetry_lake")  # noqa: S108 - a container's /tmp is its own
 MAX_FAILED_CHECKS: Final = 3
 """After so many in a row a service that had been healthy is ended, for Docker to start it again."""
+_PROCESS_ID: Final = "process_id"
+_FAILED_CHECKS: Final = "failed_checks"
 
 
 def seaweedfs(settings: Settings) -> SeaweedFs:
@@ -37,7 +38,7 @@ def seaweedfs(settings: Settings) -> SeaweedFs:
         raise ConfigurationError("TELEMETRY_LAKE_S3__ACCESS_KEY_ID and __SECRET_ACCESS_KEY are needed")
     return SeaweedFs(
         data_directory=DATA_DIRECTORY / "seaweedfs",
-        configuration_file=CONFIGURATION_DIRECTORY / "s3.json",
+        configuration_file=STATE_DIRECTORY / "s3.json",
         log_file=Path(os.devnull),
         s3_port=_port("TELEMETRY_LAKE_S3__ENDPOINT_URL", settings.s3.endpoint_url),
         catalog_port=_port(
@@ -71,8 +72,10 @@ def run(service: SeaweedFs | ElasticMq) -> None:
         subprocess.run(compaction.command, cwd=compaction.directory, check=True)
     program = service.program()
     write_files(program)
-    # A container that is started again keeps its files; this life has not been healthy yet.
-    FAILED_CHECKS_FILE.unlink(missing_ok=True)
+    # A container that is started again keeps its files, and this life has not been healthy yet.
+    STATE_DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (STATE_DIRECTORY / _FAILED_CHECKS).unlink(missing_ok=True)
+    (STATE_DIRECTORY / _PROCESS_ID).write_text(str(os.getpid()), encoding="ascii")
     os.chdir(program.directory)
     environment = {**os.environ, **program.environment}  # noqa: TID251 - handed on, not read
     os.execvpe(program.command[0], program.command, environment)  # noqa: S606
@@ -82,20 +85,20 @@ def check(service: SeaweedFs | ElasticMq) -> None:
     """Raise Unhealthy; and end a service that was healthy once and has now failed several checks in a row.
 
     Docker starts again what ends, but not what is merely unhealthy, which ElasticMQ is for good once its
-    storage has failed.
+    storage has failed. SIGTERM comes first, SIGKILL with the next failed check.
     """
+    failed_checks = STATE_DIRECTORY / _FAILED_CHECKS
     try:
         service.check_health()
     except Unhealthy:
-        if FAILED_CHECKS_FILE.is_file():
-            failed = int(FAILED_CHECKS_FILE.read_text(encoding="ascii") or 0) + 1
-            FAILED_CHECKS_FILE.write_text(str(failed), encoding="ascii")
+        if failed_checks.is_file():
+            failed = int(failed_checks.read_text(encoding="ascii")) + 1
+            failed_checks.write_text(str(failed), encoding="ascii")
             if failed >= MAX_FAILED_CHECKS:
-                FAILED_CHECKS_FILE.unlink()
-                os.kill(1, signal.SIGTERM)
+                process_id = int((STATE_DIRECTORY / _PROCESS_ID).read_text(encoding="ascii"))
+                os.kill(process_id, signal.SIGTERM if failed == MAX_FAILED_CHECKS else signal.SIGKILL)
         raise
-    FAILED_CHECKS_FILE.parent.mkdir(parents=True, exist_ok=True)
-    FAILED_CHECKS_FILE.write_text("0", encoding="ascii")
+    failed_checks.write_text("0", encoding="ascii")
 
 
 def _port(variable: str, url: str | None) -> int:

@@ -1,6 +1,5 @@
 """docker-compose.yaml says what the local stack does, keeps secrets out of itself, and can be started."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -232,18 +231,6 @@ def test_the_settings_given_are_accepted(services: dict[str, Any], monkeypatch: 
     assert settings.ingest.port == 8002
     assert settings.ingest.node == "node-2"
     assert settings.catalog.properties["uri"] == "http://seaweedfs:8181"
-
-
-@pytest.fixture
-def embedded_service(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    path = PROJECT_ROOT / "docker" / "embedded_service.py"
-    spec = importlib.util.spec_from_file_location("embedded_service", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
