@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NoReturn
 
-from ingest_server.counters import shared_counters
+from ingest_server.counters import Counters, shared_counters
 from ingest_server.logs import log_as
 from ingest_server.spool import Spool, SpoolInUse
 from telemetry_lake.failures import ConfigurationError
@@ -37,7 +38,6 @@ class _Child:
 
     name: str
     kind: str
-    worker: int | None
     start: Callable[[], None]
     pid: int = 0
     deaths: list[float] = field(default_factory=list)
@@ -72,13 +72,11 @@ class Node:
                 "set TELEMETRY_LAKE_INGEST__SPOOL_DIRECTORY to a directory that can be written"
             ) from error
         self._listeners = _listen(ingest)
-        self._recover(None)
+        _recover(self._spool, self._counters, None)
         self._pipe_read, self._pipe_write = os.pipe()
         for number in range(ingest.workers):
-            self._children.append(
-                _Child(f"worker-{number}", "worker", number, lambda number=number: self._run_worker(number))  # type: ignore[misc]
-            )
-        self._children.append(_Child("shipper", "shipper", None, self._run_shipper))
+            self._children.append(_Child(f"worker-{number}", "worker", partial(self._run_worker, number)))
+        self._children.append(_Child("shipper", "shipper", self._run_shipper))
         for child in self._children:
             self._fork(child)
         log.info(
@@ -105,8 +103,6 @@ class Node:
             now = time.monotonic()
             for child in self._children:
                 if not child.pid and now >= child.next_start_seconds:
-                    if child.worker is not None:
-                        self._recover(child.worker)
                     self._fork(child)
 
     def _reap(self) -> list[_Child]:
@@ -132,26 +128,6 @@ class Node:
         child.next_start_seconds = now + wait
         self._counters.add(f"{child.kind}_restarts")
         log.error("child_died", extra={"child": child.name, "restart_seconds": wait})
-
-    def _recover(self, worker: int | None) -> None:
-        """Seal what dead workers left; a failure is logged, and the next start tries again."""
-        try:
-            recovered = self._spool.recover(worker)
-        except OSError as error:
-            log.error("recovery_failed", extra={"error": str(error), "spool": str(self._spool.directory)})
-            return
-        self._counters.add("damaged_segments", recovered.damaged_segments)
-        self._counters.add("salvaged_pings", recovered.salvaged_pings)
-        if recovered.sealed_segments or recovered.torn_bytes or recovered.damaged_segments:
-            log.info(
-                "segments_recovered",
-                extra={
-                    "segments": recovered.sealed_segments,
-                    "pings": recovered.pings,
-                    "torn_bytes": recovered.torn_bytes,
-                    "damaged": recovered.damaged_segments,
-                },
-            )
 
     def _fork(self, child: _Child) -> None:
         child.pid = os.fork()
@@ -180,6 +156,8 @@ class Node:
             if other != number:
                 listener.close()
         counters = self._counters.of_process(number + 1)
+        # Here and not in the parent: a disk that is stuck must not keep it from supervising.
+        _recover(self._spool, counters, number)
         Worker(number, self._settings.ingest, self._spool, counters, self._listeners[number]).run(
             self._pipe_read
         )
@@ -199,7 +177,6 @@ class Node:
         for listener in self._listeners:
             listener.close()
         self._end("worker", ingest.stop_answer_seconds + ingest.commit_max_seconds)
-        self._recover(None)
         self._end("shipper", ingest.stop_ship_seconds)
         log.info("node_stopped", extra={"segments_left": len(self._spool.sealed_segments())})
 
@@ -221,6 +198,27 @@ class Node:
                         child.pid = 0
                 return
             signal.sigtimedwait({signal.SIGCHLD}, POLL_SECONDS)
+
+
+def _recover(spool: Spool, counters: Counters, worker: int | None) -> None:
+    """Seal what dead workers left; a failure is logged, and the next start tries again."""
+    try:
+        recovered = spool.recover(worker)
+    except OSError as error:
+        log.error("recovery_failed", extra={"error": str(error), "spool": str(spool.directory)})
+        return
+    counters.add("damaged_segments", recovered.damaged_segments)
+    counters.add("salvaged_pings", recovered.salvaged_pings)
+    if recovered.sealed_segments or recovered.torn_bytes or recovered.damaged_segments:
+        log.info(
+            "segments_recovered",
+            extra={
+                "segments": recovered.sealed_segments,
+                "pings": recovered.pings,
+                "torn_bytes": recovered.torn_bytes,
+                "damaged": recovered.damaged_segments,
+            },
+        )
 
 
 def _listen(ingest: IngestSettings) -> list[socket.socket]:

@@ -33,7 +33,7 @@ LANES: Final = 2
 LOOK_SECONDS: Final = 0.2
 REACHABILITY_LOOK_SECONDS: Final = 10
 RETRY_FIRST_SECONDS: Final = 0.5
-RETRY_MAX_SECONDS: Final = 30
+RETRY_MAX_SECONDS: Final = 15
 RETRY_JITTER_SECONDS: Final = 1
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from ingest_server.spool import Spool
 from telemetry_lake.settings import PROJECT_ROOT
 from tests.stack_fixture import free_ports, wait_until
 
-START_DEADLINE_SECONDS: Final = 30.0
+START_DEADLINE_SECONDS: Final = 60.0
 ANSWER_DEADLINE_SECONDS: Final = 30.0
 NODE: Final = "node-under-test"
 NOBODY: Final = "http://127.0.0.1:9"
@@ -178,7 +178,7 @@ class RunningNode:
         """The process ids of the living children whose last log line says they are ready, by their kind."""
         alive = {int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()}
         ready = [event["pid"] for event in self.events(f"{name}_ready")]
-        return [pid for pid in ready if pid in alive]
+        return [pid for pid in ready if pid in alive and not _is_dead(pid)]
 
     def client(self, **options: Any) -> Client:
         """A new connection."""
@@ -218,6 +218,14 @@ class RunningNode:
         """The log lines of one event."""
         lines = [line for line in self.log().splitlines() if f'"event": "{name}"' in line]
         return [json.loads(line) for line in lines]
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether the process has ended and its parent has not noticed yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def read_segment(path: Path) -> list[CapturedPing]:
