@@ -23,7 +23,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from telemetry_lake.batch import ClaimedBatch, Member, Publication, StagedFile, StagedPart
-from telemetry_lake.checks import CheckResult, Severity, checks_of_batch, checks_of_table, run_checks
+from telemetry_lake.checks import CheckResult, Severity, Subject, checks_of_batch, checks_of_table, run_checks
 from telemetry_lake.columns import (
     BODY,
     DOCUMENT,
@@ -136,27 +136,26 @@ def _audit(
     quarantined = {key: reason for part in parts for key, reason in part.quarantined.items()}
     promised = {key: member for key, member in members.items() if key not in quarantined}
     position = (RAW_OBJECT, RAW_OBJECT_POSITION)
-    results = [
-        *run_checks(LIVE_PINGS, checks_of_table(LIVE_PINGS), pings.to_pandas(), identity=position),
-        *run_checks(
-            LIVE_REJECTED_PINGS,
-            checks_of_table(LIVE_REJECTED_PINGS),
-            rejected.to_pandas(),
-            identity=position,
-        ),
-        *run_checks(
-            "raw objects",
-            checks_of_batch("raw_objects"),
-            raw_objects_frame(promised, pings, rejected),
-            identity=(RAW_OBJECT,),
-        ),
-        *run_checks(
-            "document types",
-            checks_of_batch("document_types"),
-            document_types_frame(pings, rejected),
-            identity=(NAMESPACE, DOCUMENT_TYPE),
-        ),
-    ]
+    results = run_checks(
+        [
+            Subject(LIVE_PINGS, checks_of_table(LIVE_PINGS), pings.to_pandas(), position),
+            Subject(
+                LIVE_REJECTED_PINGS, checks_of_table(LIVE_REJECTED_PINGS), rejected.to_pandas(), position
+            ),
+            Subject(
+                "raw objects",
+                checks_of_batch("raw_objects"),
+                raw_objects_frame(promised, pings, rejected),
+                (RAW_OBJECT,),
+            ),
+            Subject(
+                "document types",
+                checks_of_batch("document_types"),
+                document_types_frame(pings, rejected),
+                (NAMESPACE, DOCUMENT_TYPE),
+            ),
+        ]
+    )
     waiver = ledger.waiver(batch)
     return Audit(
         batch_id=batch,

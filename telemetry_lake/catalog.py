@@ -7,6 +7,7 @@ Specification: https://iceberg.apache.org/spec/
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -37,12 +38,14 @@ from pyiceberg.types import (
     StructType,
     TimestamptzType,
 )
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import AwsEndpoint, Settings
 from telemetry_lake.tables import Column, ColumnType, TableDefinition, table_definition, table_names
 
+LOAD_MAX_ATTEMPTS: Final = 5
 UPDATE_MAX_ATTEMPTS: Final = 10
 """How often a table's schema is brought up to date again after somebody else changed the table."""
 
@@ -73,7 +76,13 @@ def load_lake_catalog(settings: Settings, *, file_io: str | None = None) -> Cata
     properties = {**_file_properties(settings.s3), **settings.catalog.properties}
     if file_io is not None:
         properties[PY_IO_IMPL] = file_io
-    return load_catalog(settings.catalog.name, **properties)
+    # A SQL catalog makes its own tables when it is loaded first; two that do so at once collide over each.
+    for attempt in Retrying(
+        retry=retry_if_exception_type(DatabaseError), stop=stop_after_attempt(LOAD_MAX_ATTEMPTS), reraise=True
+    ):
+        with attempt:
+            return load_catalog(settings.catalog.name, **properties)
+    raise AssertionError("a retry ends with a result or an error")
 
 
 def create_tables(catalog: Catalog) -> list[str]:
@@ -85,18 +94,25 @@ def create_tables(catalog: Catalog) -> list[str]:
     """
     names = table_names()
     for name in names:
-        definition = table_definition(name)
-        catalog.create_namespace_if_not_exists(name.rpartition(".")[0])
-        try:
-            table = catalog.load_table(name)
-        except NoSuchTableError:
-            try:
-                _create(catalog, definition)
-                continue
-            except TableAlreadyExistsError:
-                table = catalog.load_table(name)
-        _bring_up_to_date(table, definition)
+        create_or_update_table(catalog, table_definition(name))
     return names
+
+
+def create_or_update_table(catalog: Catalog, definition: TableDefinition) -> None:
+    """Create one table, or bring the one that is there up to date; see `create_tables`."""
+    # A SQL catalog tells whoever comes second of an integrity error of its database.
+    with suppress(IntegrityError):
+        catalog.create_namespace_if_not_exists(definition.name.rpartition(".")[0])
+    try:
+        table = catalog.load_table(definition.name)
+    except NoSuchTableError:
+        try:
+            _create(catalog, definition)
+        except TableAlreadyExistsError:
+            table = catalog.load_table(definition.name)
+        else:
+            return
+    _bring_up_to_date(table, definition)
 
 
 def iceberg_schema(definition: TableDefinition) -> Schema:

@@ -5,11 +5,11 @@ a whole. A check is one of Great Expectations' expectations with its arguments, 
 and what to do when it fails. Names: https://greatexpectations.io/expectations/
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -20,6 +20,7 @@ from telemetry_lake.tables import SQL_DIRECTORY
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core import ExpectationValidationResult
+    from great_expectations.datasource.fluent.pandas_datasource import DataFrameAsset
 
 EXAMPLES_MAX: Final = 5
 """So many of the rows that do not fit are named, by their identity and nothing else."""
@@ -75,38 +76,54 @@ def checks_of_batch(subject: str) -> tuple[Check, ...]:
     return _read(SQL_DIRECTORY / "live" / "batch_checks.yaml", subject)
 
 
-def run_checks(
-    subject: str, checks: Sequence[Check], frame: "pd.DataFrame", *, identity: Sequence[str]
-) -> list[CheckResult]:
-    """What the checks find in `frame`, whose rows the columns `identity` name.
+class Subject(NamedTuple):
+    """A frame to be looked at, by its name; the columns `identity` name its rows."""
 
-    An empty frame passes. Raises ConfigurationError when an expectation or one of its columns is unknown.
+    name: str
+    checks: tuple[Check, ...]
+    frame: "pd.DataFrame"
+    identity: tuple[str, ...]
+
+
+def run_checks(subjects: Iterable[Subject]) -> list[CheckResult]:
+    """What the checks of each subject find in its frame; an empty frame is not looked at.
+
+    Raises ConfigurationError when an expectation or one of its columns is unknown.
     """
-    if frame.empty:
-        return []
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source = context.data_sources.add_pandas("batch")
+    return [
+        result
+        for subject in subjects
+        if not subject.frame.empty
+        for result in _run(source.add_dataframe_asset(subject.name), subject)
+    ]
+
+
+def _run(asset: "DataFrameAsset", subject: Subject) -> list[CheckResult]:
     import great_expectations as gx
     from great_expectations import expectations
-    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     asked = []
     by_number: dict[int, tuple[Check, str]] = {}
-    for check in checks:
+    for check in subject.checks:
         expectation = getattr(expectations, check.expectation, None)
         if expectation is None:
-            raise ConfigurationError(f"{subject}: Great Expectations knows no {check.expectation}")
+            raise ConfigurationError(f"{subject.name}: Great Expectations knows no {check.expectation}")
         for column in check.columns or ("",):
             arguments = {**check.arguments, **({"column": column} if column else {})}
             asked.append(expectation(**arguments, meta={"number": len(by_number)}))
             by_number[len(by_number)] = (check, column or "+".join(check.arguments.get("column_list", [])))
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_pandas("batch").add_dataframe_asset(subject)
-    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
+    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": subject.frame})
     answer = batch.validate(
-        gx.ExpectationSuite(name=subject, expectations=asked),
+        gx.ExpectationSuite(name=subject.name, expectations=asked),
         result_format={
             "result_format": "COMPLETE",
-            "unexpected_index_column_names": list(identity),
+            "unexpected_index_column_names": list(subject.identity),
             "partial_unexpected_count": 0,
             "exclude_unexpected_values": True,
         },
@@ -114,18 +131,19 @@ def run_checks(
     results = []
     for result in sorted(answer.results, key=_number):
         check, column = by_number[_number(result)]
-        if result.exception_info.get("raised_exception"):
-            message = result.exception_info.get("exception_message")
-            raise ConfigurationError(f"{subject}: {check.expectation} of {column}: {message}")
+        if (error := _error(result.exception_info)) is not None:
+            raise ConfigurationError(
+                f"{subject.name}: {check.expectation} of {column} cannot be asked: {error}"
+            )
         results.append(
             CheckResult(
-                subject=subject,
+                subject=subject.name,
                 expectation=check.expectation,
                 column=column,
                 severity=check.severity,
                 passed=bool(result.success),
                 found=_found(result.result),
-                examples=() if result.success else _examples(result.result, identity),
+                examples=() if result.success else _examples(result.result, subject.identity),
                 why=check.why,
                 remedy=check.remedy,
             )
@@ -138,6 +156,12 @@ def _number(result: "ExpectationValidationResult") -> int:
     if configuration is None or configuration.meta is None:
         raise AssertionError("every expectation is given a number before it is asked")
     return int(configuration.meta["number"])
+
+
+def _error(exception_info: Mapping[str, Any]) -> str | None:
+    """Why an expectation could not be evaluated; the information is there once, or once for each metric."""
+    infos = [exception_info] if "raised_exception" in exception_info else exception_info.values()
+    return next((str(info["exception_message"]) for info in infos if info["raised_exception"]), None)
 
 
 def _found(result: Mapping[str, Any]) -> str:

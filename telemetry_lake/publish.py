@@ -70,7 +70,7 @@ def publish(settings: DrainSettings, catalog: Catalog, ledger: Ledger, batch: st
         raise NotDecided(f"batch {batch} has no publication: its audit has not passed")
     manifest = ledger.manifest(batch)
     snapshots = {
-        table: _commit_once(settings, catalog, table, publication, manifest)
+        table: commit_once(settings, catalog, table, publication, manifest)
         for table in TABLES_IN_ORDER
         if publication.files.get(table)
     }
@@ -95,9 +95,13 @@ def committed_raw_objects(table: Table, keys: Sequence[str]) -> set[str]:
     return {str(key) for key in found.column(RAW_OBJECT).unique().to_pylist()}
 
 
-def _commit_once(
+def commit_once(
     settings: DrainSettings, catalog: Catalog, name: str, publication: Publication, manifest: Manifest
 ) -> int:
+    """Commit the files of a publication to the table `name` unless that was done; a snapshot that holds them.
+
+    Raises what `publish` raises.
+    """
     for attempt in Retrying(
         retry=retry_if_exception_type(RetriableError),
         stop=stop_after_attempt(settings.commit_max_attempts),
