@@ -11,7 +11,7 @@ Whatever the first step is that says no, the ping becomes a rejected row with it
 row, and the same row whenever it is converted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +40,14 @@ from telemetry_lake.convert.histograms import (
 )
 from telemetry_lake.convert.lift import Lifter, lifted_text
 from telemetry_lake.convert.normalize import normalized_channel, normalized_os, sample_id
-from telemetry_lake.convert.rows import Identity, PingRows, RejectedRows, Request
+from telemetry_lake.convert.rows import (
+    Identity,
+    Request,
+    Rows,
+    ping_rows,
+    rejected_rows,
+    rejected_values,
+)
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
 from telemetry_lake.object_store import ObjectStore
 from telemetry_lake.raw_object import RawObject
@@ -119,7 +126,7 @@ class Converter:
         self, raw_key: str, first_position: int, batch: pa.RecordBatch
     ) -> Iterator[Conversion]:
         chunk: list[_Ping] = []
-        rejected = RejectedRows()
+        rejected = rejected_rows()
         document_bytes = 0
         for row, request, country in _requests(batch, first_position, self._countries):
             body = batch.column("body")[row].as_py()
@@ -127,17 +134,17 @@ class Converter:
             try:
                 ping = self._open(request, identity, country, body)
             except PingRejected as why:
-                rejected.add(request, identity, body, why)
+                rejected.add(request, rejected_values(identity, body, why))
             else:
                 chunk.append(ping)
                 document_bytes += len(ping.document)
             if (
-                len(chunk) + len(rejected.requests) >= CHUNK_MAX_PINGS
+                len(chunk) + len(rejected) >= CHUNK_MAX_PINGS
                 or document_bytes >= CHUNK_MAX_DOCUMENT_BYTES
             ):
                 yield self._convert_chunk(raw_key, batch, chunk, rejected)
-                chunk, rejected, document_bytes = [], RejectedRows(), 0
-        if chunk or rejected.requests:
+                chunk, rejected, document_bytes = [], rejected_rows(), 0
+        if chunk or len(rejected):
             yield self._convert_chunk(raw_key, batch, chunk, rejected)
 
     def _open(self, request: Request, identity: Identity, country: str, body: bytes) -> _Ping:
@@ -150,24 +157,25 @@ class Converter:
         return _Ping(request, path, country, body, document, identity)
 
     def _convert_chunk(
-        self, raw_key: str, batch: pa.RecordBatch, chunk: list[_Ping], rejected: RejectedRows
+        self, raw_key: str, batch: pa.RecordBatch, chunk: list[_Ping], rejected: Rows
     ) -> Conversion:
-        pings = PingRows()
+        pings = ping_rows()
         for ping in chunk:
             mark = self._histograms.mark()
             try:
                 values = self._convert_ping(ping)
             except PingRejected as why:
                 self._histograms.roll_back(mark)
-                rejected.add(ping.request, ping.identity, ping.body, why)
+                rejected.add(ping.request, rejected_values(ping.identity, ping.body, why))
             else:
                 self._histograms.end_ping()
                 pings.add(ping.request, values)
         return Conversion(
-            pings.table(raw_key, batch, self._histograms.take()), rejected.table(raw_key, batch)
+            pings.table(raw_key, batch, {columns.HISTOGRAMS: self._histograms.take()}),
+            rejected.table(raw_key, batch, {}),
         )
 
-    def _convert_ping(self, ping: _Ping) -> dict[str, object]:
+    def _convert_ping(self, ping: _Ping) -> Sequence[object]:
         """The row of a ping, whose histograms are appended to their column; raises PingRejected."""
         if not self._one_by_one:
             mark = self._histograms.mark()
@@ -195,7 +203,7 @@ class Converter:
             self._histograms.append(histograms.rows)
         return self._row(ping, document, schema, histograms.containers, histograms.unknown)
 
-    def _convert_read(self, ping: _Ping, reading: Reading, mark: Mark) -> dict[str, object] | None:
+    def _convert_read(self, ping: _Ping, reading: Reading, mark: Mark) -> Sequence[object] | None:
         """The row of a ping whose histograms have been read; None when it has to go the slow way."""
         document = parse_document(reading.rest)
         schema = self._identify(ping, document)
@@ -230,7 +238,7 @@ class Converter:
         schema: DocumentSchema,
         lifted_histograms: list[tuple[str, str]],
         unknown_histograms: int,
-    ) -> dict[str, object]:
+    ) -> Sequence[object]:
         path = ping.path
         said, lifted = self._lifter(schema.extraction).lift(
             document,
@@ -249,19 +257,26 @@ class Converter:
             },
         )
         client_id = said[columns.CLIENT_ID]
-        return {
-            **said,
-            **{name: decide(said.get(name)) for name, decide in self._dimensions.items()},
-            columns.NAMESPACE: path.namespace,
-            columns.NORMALIZED_CHANNEL: normalized_channel(said[columns.APP_UPDATE_CHANNEL]),
-            columns.NORMALIZED_OS: normalized_os(said[columns.OS]),
-            columns.COUNTRY: ping.country,
-            columns.SAMPLE_ID: None if client_id is None else sample_id(client_id),
-            columns.UNKNOWN_HISTOGRAMS: unknown_histograms,
-            columns.DOCUMENT: document_text(document),
-            columns.LIFTED: lifted_text((*lifted, *lifted_histograms)),
-            columns.DOCUMENT_BYTES: len(ping.document),
-        }
+        # In the order of rows.PING_VALUES.
+        return (
+            path.document_id,
+            path.namespace,
+            path.document_type,
+            ping.identity.document_version,
+            *[decide(said.get(name)) for name, decide in self._dimensions.items()],
+            normalized_channel(said[columns.APP_UPDATE_CHANNEL]),
+            said[columns.OS],
+            said[columns.OS_VERSION],
+            normalized_os(said[columns.OS]),
+            said[columns.ARCHITECTURE],
+            ping.country,
+            client_id,
+            None if client_id is None else sample_id(client_id),
+            unknown_histograms,
+            document_text(document),
+            lifted_text((*lifted, *lifted_histograms)),
+            len(ping.document),
+        )
 
     def _lifter(self, extraction: Extraction) -> Lifter:
         known = self._lifters.get(id(extraction))

@@ -5,7 +5,6 @@ standard library reads it instead, which keeps every digit.
 """
 
 import json
-import re
 from typing import Final
 
 import orjson
@@ -13,7 +12,9 @@ import orjson
 from telemetry_lake.convert.histograms import Json
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
 
-_MANY_DIGITS: Final = re.compile(rb"[0-9]{19}")
+_MANY_DIGITS: Final = b"0" * 19
+_ALL_DIGITS_ZERO: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
+"""Looking for one text in another is ten times as fast as a regular expression for it."""
 
 
 def parse_document(text: bytes) -> Json:
@@ -36,7 +37,7 @@ def parse_document(text: bytes) -> Json:
 def parse_json(text: bytes) -> object:
     """Any JSON value; raises ValueError, or RecursionError when it is nested too deep."""
     value = orjson.loads(text)
-    return value if _MANY_DIGITS.search(text) is None else json.loads(text)
+    return json.loads(text) if _MANY_DIGITS in text.translate(_ALL_DIGITS_ZERO) else value
 
 
 _NAMES: Final = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false"}

@@ -187,7 +187,7 @@ class HistogramColumn:
             put_back.append(PutBack(container, start, document[start : start + length].decode(), None, {}))
         put_back.sort(key=lambda member: member.start)
         rows = slice(mark.rows, int(self._totals[parser.HISTOGRAMS]))
-        filled = frozenset(np.flatnonzero(np.bincount(self._histograms[rows, parser.CONTAINER])).tolist())
+        filled = frozenset(np.bincount(self._histograms[rows, parser.CONTAINER]).nonzero()[0].tolist())
         return Settled(put_back, filled, undefined)
 
     def append(self, rows: Sequence[HistogramRow]) -> None:
@@ -225,7 +225,7 @@ class HistogramColumn:
 
     # --- emptying --------------------------------------------------------------------------------
 
-    def take(self) -> pa.Array:
+    def take(self) -> "pa.Array[Any]":
         """The column for the pings that were ended; afterwards it is empty."""
         rows, buckets, _ = self.mark()
         if (self._ping_ends[-1] if self._ping_ends else 0) != rows:
@@ -268,13 +268,13 @@ class HistogramColumn:
             self._new_tables()
         return pa.ListArray.from_arrays(offsets, structs, type=COLUMN_TYPE)
 
-    def _label_array(self) -> pa.Array:
+    def _label_array(self) -> "pa.Array[Any]":
         count = int(self._label_count[0])
         offsets = self._label_ends[: count + 1].astype(np.int32)
         text = self._label_text[: offsets[-1]].tobytes()
         return pa.StringArray.from_buffers(count, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text))
 
-    def _key_array(self, rows: int) -> pa.Array:
+    def _key_array(self, rows: int) -> "pa.Array[Any]":
         lengths = self._histograms[:rows, parser.KEY_LENGTH]
         if not (lengths != parser.NO_KEY).any():
             return pa.nulls(rows, pa.string())

@@ -87,8 +87,8 @@ SUMS: Final = 5
 KEYS_MAX_COUNT: Final = 1_024
 """A keyed histogram with more keys goes the slow way: here they are compared each with each."""
 
-EXACT_POWERS_OF_TEN: Final = 22
-POWERS_OF_TEN: Final = np.array([10.0**power for power in range(EXACT_POWERS_OF_TEN + 1)])
+FRACTION_MAX_DIGITS: Final = 18
+POWERS_OF_TEN: Final = np.array([10**power for power in range(FRACTION_MAX_DIGITS + 1)], np.uint64)
 
 _FIELDS: Final = (
     b"values",
@@ -118,9 +118,10 @@ _0 = np.uint64(0)
 _1 = np.uint64(1)
 _9 = np.uint64(9)
 _TEN_DIGITS = np.uint64(10)
-_EIGHTEEN_DIGITS = np.uint64(18)
+_NINETEEN_DIGITS = np.uint64(19)
 _EXACT_INTEGERS = np.uint64(2**53)
-_FRACTION_MAX_DIGITS = np.uint64(EXACT_POWERS_OF_TEN)
+_54_BITS = np.uint64(2**54)
+_FRACTION_MAX_DIGITS = np.uint64(FRACTION_MAX_DIGITS)
 _DIGIT_ZERO = np.uint64(48)
 _TEN = np.uint64(10)
 _HASH_BASIS = np.uint64(14695981039346656037)
@@ -216,6 +217,39 @@ def _whole_number(text, at):
     if at == start or at - start > _TEN_DIGITS or (text[start] == _ZERO and at - start > _1):
         return value, _0
     return value, at
+
+
+@_compiled
+def _divided(mantissa, fraction, powers_of_ten):
+    """`mantissa` divided by 10 to the power of `fraction`, rounded to the nearest double, ties to even.
+
+    The second value says whether that could be done here.
+    """
+    if mantissa <= _EXACT_INTEGERS and fraction <= _FRACTION_MAX_DIGITS:
+        # Both are doubles without loss, so the division is rounded once (Clinger, How to Read Floating
+        # Point Numbers Accurately, 1990).
+        return np.float64(mantissa) / np.float64(powers_of_ten[fraction]), True
+    if fraction == _0 or fraction > _FRACTION_MAX_DIGITS:
+        return 0.0, False
+    # Long division, bit by bit, until there are the 53 bits of a double and one to round by.
+    divisor = powers_of_ten[fraction]
+    quotient = mantissa // divisor
+    remainder = mantissa % divisor
+    if quotient >= _54_BITS:
+        return 0.0, False
+    scale = 2.0
+    while quotient < _EXACT_INTEGERS:
+        quotient <<= _1
+        remainder <<= _1
+        if remainder >= divisor:
+            remainder -= divisor
+            quotient |= _1
+        scale *= 0.5
+    half = quotient & _1
+    quotient >>= _1
+    if half and (remainder or quotient & _1):
+        quotient += _1
+    return np.float64(quotient) * scale, True
 
 
 @_compiled
@@ -672,7 +706,8 @@ def _histogram(text, at, tables, out):
                     return _0, UNUSUAL
             if text[at] == _LOWER_E or text[at] == _UPPER_E:
                 return _0, UNUSUAL
-            if digits > _EIGHTEEN_DIGITS or mantissa > _EXACT_INTEGERS or fraction > _FRACTION_MAX_DIGITS:
+            number, exact = _divided(mantissa, fraction, powers_of_ten)
+            if digits > _NINETEEN_DIGITS or not exact:
                 # An integer that a double may not hold stays in the document.
                 if fraction == _0:
                     return _0, UNUSUAL
@@ -684,15 +719,12 @@ def _histogram(text, at, tables, out):
                 inexact[place, INEXACT_START] = start
                 inexact[place, INEXACT_END] = at
                 totals[INEXACT] = place + 1
+            elif negative:
+                # -1 stands for absent, and a negative zero would not survive.
+                if number == 1.0 or number == 0.0:
+                    return _0, UNUSUAL
+                sums[row, field - _FIRST_SUM_FIELD] = -number
             else:
-                # An integer of up to 53 bits divided by a power of ten of up to 22 is rounded once, hence
-                # exact (Clinger, How to Read Floating Point Numbers Accurately, 1990).
-                number = np.float64(mantissa) / powers_of_ten[fraction]
-                if negative:
-                    # -1 stands for absent, and a negative zero would not survive.
-                    if number == 1.0 or number == 0.0:
-                        return _0, UNUSUAL
-                    number = -number
                 sums[row, field - _FIRST_SUM_FIELD] = number
         at = _past_space(text, at)
         if text[at] == _CLOSE:

@@ -9,7 +9,6 @@ column has what was there, so that a row explains itself however schemas change 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -31,21 +30,17 @@ _IDENTITY: Final = frozenset({columns.DOCUMENT_ID, columns.DOCUMENT_TYPE, column
 """Known before the document is lifted; a field of the document can only repeat them."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    pointer: str
-    parents: tuple[str, ...]
-    field: str
-
-
 class Lifter:
     """Fills the columns of one document type."""
 
     def __init__(self, extraction: Extraction, dimensions: Mapping[str, Decide]) -> None:
         self._constants = extraction.constants
-        self._dimensions = dimensions
         self._sources = [
-            (column, [_source(pointer) for pointer in pointers])
+            (
+                column,
+                dimensions.get(column),
+                [(pointer, *pointer[1:].rpartition("/")[::2]) for pointer in pointers],
+            )
             for column, pointers in extraction.columns.items()
         ]
 
@@ -60,44 +55,40 @@ class Lifter:
         """
         said = {**known, **self._constants}
         lifted: list[tuple[str, str]] = []
-        for column, sources in self._sources:
-            for source in sources:
-                holder, value = _look_up(document, source)
+        holders: dict[str, Json] = {"": document}
+        for column, decide, sources in self._sources:
+            for pointer, parents, field in sources:
+                holder = holders.get(parents)
+                if holder is None:
+                    holder = holders[parents] = _object_at(document, parents)
+                value = holder.get(field)
                 if value is None:
                     continue
                 if column not in _IDENTITY:
-                    said[column] = _string(value, source.pointer)
-                decide = self._dimensions.get(column)
+                    if not isinstance(value, str):
+                        raise PingRejected(
+                            ErrorType.INVALID_VALUE,
+                            f"{pointer}: the value is not of type string",
+                            stage=Stage.CONVERT,
+                        )
+                    said[column] = value
                 stored = said[column] if decide is None else decide(said[column])
                 if value == stored:
-                    lifted.append((source.pointer, column))
-                    del holder[source.field]
+                    lifted.append((pointer, column))
+                    del holder[field]
                 elif type(value) is int and str(value) == stored:
-                    lifted.append((source.pointer, column + INTEGER))
-                    del holder[source.field]
+                    lifted.append((pointer, column + INTEGER))
+                    del holder[field]
                 break
         return said, lifted
 
 
-def _source(pointer: str) -> _Source:
-    *parents, field = pointer[1:].split("/")
-    return _Source(pointer, tuple(parents), field)
-
-
-def _look_up(document: Json, source: _Source) -> tuple[Json, object]:
-    """The object that has the field of `source`, and its value; None when it is not there."""
+def _object_at(document: Json, parents: str) -> Json:
+    """The object at a path of names; an empty one when there is none."""
     holder: object = document
-    for part in source.parents:
+    for part in parents.split("/"):
         holder = holder.get(part) if isinstance(holder, dict) else None
-    return (holder, holder.get(source.field)) if isinstance(holder, dict) else (document, None)
-
-
-def _string(value: object, pointer: str) -> str:
-    if not isinstance(value, str):
-        raise PingRejected(
-            ErrorType.INVALID_VALUE, f"{pointer}: the value is not of type string", stage=Stage.CONVERT
-        )
-    return value
+    return holder if isinstance(holder, dict) else {}
 
 
 @lru_cache(maxsize=LIFTED_REMEMBERED)

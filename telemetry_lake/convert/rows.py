@@ -1,8 +1,8 @@
 """Converted and rejected pings on their way from Python values to Arrow tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,57 +38,99 @@ class Identity:
     document_version: str | None = None
 
 
-@dataclass(slots=True)
-class PingRows:
-    """Rows of `live.pings`, column by column."""
+class Rows:
+    """Rows of one of the two tables."""
 
-    requests: list[Request] = field(default_factory=list)
-    values: dict[str, list[object]] = field(default_factory=dict)
+    def __init__(self, schema: pa.Schema, value_columns: Sequence[str]) -> None:
+        """`value_columns` are those whose values come one by one, in the order they come in."""
+        self._schema = schema
+        self._value_columns = value_columns
+        self._requests: list[Request] = []
+        self._values: list[Sequence[object]] = []
 
-    def add(self, request: Request, values: Mapping[str, object]) -> None:
-        """Append one row; `values` has the same columns for every row."""
-        self.requests.append(request)
-        for column, value in values.items():
-            self.values.setdefault(column, []).append(value)
+    def __len__(self) -> int:
+        return len(self._requests)
 
-    def table(self, raw_object: str, batch: pa.RecordBatch, histograms: pa.Array) -> pa.Table:
-        """The rows as a table with the schema of `live.pings`; `batch` is the one they come from."""
-        arrays = _captured(raw_object, batch, self.requests)
-        arrays[columns.HISTOGRAMS] = histograms
-        return _table(PINGS_SCHEMA, self.values, arrays, len(self.requests))
+    def add(self, request: Request, values: Sequence[object]) -> None:
+        """Append one row."""
+        self._requests.append(request)
+        self._values.append(values)
 
-
-@dataclass(slots=True)
-class RejectedRows:
-    """Rows of `live.rejected_pings`."""
-
-    requests: list[Request] = field(default_factory=list)
-    values: dict[str, list[object]] = field(default_factory=dict)
-
-    def add(self, request: Request, identity: Identity, body: bytes, why: PingRejected) -> None:
-        """Append the row of a ping that was rejected."""
-        self.requests.append(request)
-        for column, value in (
-            (columns.DOCUMENT_ID, identity.document_id),
-            (columns.NAMESPACE, identity.namespace),
-            (columns.DOCUMENT_TYPE, identity.document_type),
-            (columns.DOCUMENT_VERSION, identity.document_version),
-            (columns.ERROR_TYPE, why.error_type.value),
-            (columns.ERROR_MESSAGE, why.message),
-            (columns.STAGE, why.stage.value),
-            (columns.SCHEMA_PATH, why.schema_path),
-            (columns.BODY, body),
-        ):
-            self.values.setdefault(column, []).append(value)
-
-    def table(self, raw_object: str, batch: pa.RecordBatch) -> pa.Table:
-        """The rows as a table with the schema of `live.rejected_pings`."""
-        return _table(
-            REJECTED_SCHEMA, self.values, _captured(raw_object, batch, self.requests), len(self.requests)
-        )
+    def table(
+        self, raw_object: str, batch: pa.RecordBatch, nested: "Mapping[str, pa.Array[Any]]"
+    ) -> pa.Table:
+        """The rows as a table with the schema of its definition, of the record batch they come from."""
+        if not self._requests:
+            return self._schema.empty_table()
+        arrays = _captured(raw_object, batch, self._requests)
+        arrays.update(nested)
+        for column, values in zip(self._value_columns, zip(*self._values, strict=True), strict=True):
+            arrays[column] = pa.array(values, self._schema.field(column).type)
+        return pa.Table.from_arrays([arrays[name] for name in self._schema.names], schema=self._schema)
 
 
-def _captured(raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request]) -> dict[str, pa.Array]:
+PING_VALUES: Final = (
+    columns.DOCUMENT_ID,
+    columns.NAMESPACE,
+    columns.DOCUMENT_TYPE,
+    columns.DOCUMENT_VERSION,
+    columns.REASON,
+    columns.APP_NAME,
+    columns.APP_UPDATE_CHANNEL,
+    columns.APP_VERSION,
+    columns.APP_BUILD_ID,
+    columns.NORMALIZED_CHANNEL,
+    columns.OS,
+    columns.OS_VERSION,
+    columns.NORMALIZED_OS,
+    columns.ARCHITECTURE,
+    columns.COUNTRY,
+    columns.CLIENT_ID,
+    columns.SAMPLE_ID,
+    columns.UNKNOWN_HISTOGRAMS,
+    columns.DOCUMENT,
+    columns.LIFTED,
+    columns.DOCUMENT_BYTES,
+)
+REJECTED_VALUES: Final = (
+    columns.DOCUMENT_ID,
+    columns.NAMESPACE,
+    columns.DOCUMENT_TYPE,
+    columns.DOCUMENT_VERSION,
+    columns.ERROR_TYPE,
+    columns.ERROR_MESSAGE,
+    columns.STAGE,
+    columns.SCHEMA_PATH,
+    columns.BODY,
+)
+
+
+def ping_rows() -> Rows:
+    """No rows of `live.pings` yet."""
+    return Rows(PINGS_SCHEMA, PING_VALUES)
+
+
+def rejected_rows() -> Rows:
+    """No rows of `live.rejected_pings` yet."""
+    return Rows(REJECTED_SCHEMA, REJECTED_VALUES)
+
+
+def rejected_values(identity: Identity, body: bytes, why: PingRejected) -> Sequence[object]:
+    """The row of a ping that was rejected."""
+    return (
+        identity.document_id,
+        identity.namespace,
+        identity.document_type,
+        identity.document_version,
+        why.error_type.value,
+        why.message,
+        why.stage.value,
+        why.schema_path,
+        body,
+    )
+
+
+def _captured(raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request]) -> "dict[str, pa.Array[Any]]":
     """The columns about the request, the time and the origin."""
     rows = pa.array([request.row for request in requests], pa.int32())
     timestamps = batch.column("submission_timestamp").take(rows)
@@ -113,17 +155,3 @@ def _captured(raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request
         columns.RAW_OBJECT: pa.repeat(pa.scalar(raw_object, pa.string()), len(requests)),
         columns.RAW_OBJECT_POSITION: pa.array([request.position for request in requests], pa.int64()),
     }
-
-
-def _table(
-    schema: pa.Schema, values: Mapping[str, list[object]], arrays: Mapping[str, pa.Array], rows: int
-) -> pa.Table:
-    if not rows:
-        return schema.empty_table()
-    return pa.Table.from_arrays(
-        [
-            arrays[name] if name in arrays else pa.array(values[name], schema.field(name).type)
-            for name in schema.names
-        ],
-        schema=schema,
-    )
