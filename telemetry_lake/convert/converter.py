@@ -113,7 +113,7 @@ class Converter:
         self._countries = CountryLookup(settings.country_database, settings.trusted_proxies)
 
     def convert(self, raw: RawObject) -> Iterator[Conversion]:
-        """The pings of `raw` as rows, a few hundred at a time, in their order.
+        """The pings of `raw` as rows, a few hundred at a time.
 
         Raises DamagedRawObject, at the latest after the last chunk.
         """
@@ -160,6 +160,8 @@ class Converter:
         self, raw_key: str, batch: pa.RecordBatch, chunk: list[_Ping], rejected: Rows
     ) -> Conversion:
         pings = ping_rows()
+        # Nearly the order in which rows are stored, and one in which pings of a build come together.
+        chunk.sort(key=_path_order)
         for ping in chunk:
             mark = self._histograms.mark()
             try:
@@ -302,6 +304,11 @@ class Converter:
             raise PingRejected(
                 ErrorType.UNKNOWN_HISTOGRAM_REVISION, str(error), stage=Stage.CONVERT
             ) from error
+
+
+def _path_order(ping: _Ping) -> tuple[str, ...]:
+    path = ping.path
+    return path.document_type, path.app_update_channel or "", path.app_build_id or ""
 
 
 def _requests(

@@ -10,18 +10,19 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from itertools import pairwise
-from typing import Final, Protocol
+from functools import cache
+from itertools import groupby
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from telemetry_lake import columns
 from telemetry_lake.convert.converter import Converter
+from telemetry_lake.convert.histograms import SUM_FIELDS
 from telemetry_lake.failures import DamagedRawObject
 from telemetry_lake.raw_object import RawObject
 from telemetry_lake.settings import MIB
@@ -31,7 +32,11 @@ BUFFER_MAX_BYTES: Final = 48 * MIB
 """So much of a table is held back in Arrow's form."""
 ROW_GROUP_SHARE: Final = 8
 """A full buffer writes its largest partition, and those that have at least an eighth of its rows."""
-COMPRESSION_LEVEL: Final = 3
+COMPRESSION_LEVEL: Final = 1
+_DISTINCT: Final = frozenset({"counts", *SUM_FIELDS})
+"""Fields of a histogram whose values repeat too little: without a dictionary they are smaller, and faster."""
+_TEXTS: Final = frozenset({columns.DOCUMENT, columns.DOCUMENT_ID, columns.BODY, columns.RAW_OBJECT_POSITION})
+"""Columns that differ in every row."""
 
 
 class StagingFolder(Protocol):
@@ -106,6 +111,17 @@ def stage_raw_objects(
     return StagedFiles(files=tuple(files), raw_objects=tuple(totals))
 
 
+class _Run(NamedTuple):
+    """Rows with one value of the sort order; nulls come first."""
+
+    key: tuple[tuple[bool, object], ...]
+    rows: pa.Table
+
+
+def _key_of_run(run: _Run) -> tuple[tuple[bool, Any], ...]:
+    return run.key
+
+
 class _TableStage:
     """The files of one table while they are written."""
 
@@ -115,6 +131,7 @@ class _TableStage:
         self._open_files = open_files
         self._schema = definition.arrow_schema()
         self._partitioned_by = [part.column for part in definition.metadata.partitioned_by]
+        self._order = [*self._partitioned_by, *definition.metadata.sorted_by]
         self._held_back: list[pa.Table] = []
         self._held_back_bytes = 0
         self._files: dict[tuple[object, ...], _PartitionFile] = {}
@@ -160,15 +177,30 @@ class _TableStage:
 
     def _partitions(self) -> Iterator[tuple[tuple[object, ...], pa.Table]]:
         """What is held back, sorted, by partition."""
-        order = [*self._partitioned_by, *self._definition.metadata.sorted_by, columns.RAW_OBJECT_POSITION]
-        rows = pa.concat_tables(self._held_back).combine_chunks()
-        keys = rows.select(order)
-        rows = rows.take(pc.sort_indices(keys, sort_keys=[(column, "ascending") for column in order]))
-        values = rows.select(self._partitioned_by)
-        starts = [0, *_changes(values), rows.num_rows]
-        for start, end in pairwise(starts):
-            first = values.slice(start, 1).to_pylist()[0]
-            yield tuple(first[column] for column in self._partitioned_by), rows.slice(start, end - start)
+        runs = sorted((run for rows in self._held_back for run in self._runs(rows)), key=_key_of_run)
+        for partition, members in groupby(runs, lambda run: run.key[: len(self._partitioned_by)]):
+            yield (
+                tuple(value for _, value in partition),
+                pa.concat_tables([run.rows for run in members]),
+            )
+
+    def _runs(self, rows: pa.Table) -> Iterator["_Run"]:
+        """`rows`, sorted, in slices with the same partition and the same values of the sort order.
+
+        Slices are what makes sorting cheap: only their order has to be found, and rows are copied only
+        where a chunk does not come sorted.
+        """
+        values = [rows.column(column).to_pylist() for column in self._order]
+        keys = [tuple((value is not None, value) for value in row) for row in zip(*values, strict=True)]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        if any(number != place for place, number in enumerate(order)):
+            rows = rows.take(order)
+            keys = [keys[number] for number in order]
+        start = 0
+        for key, members in groupby(keys):
+            length = len(list(members))
+            yield _Run(key, rows.slice(start, length))
+            start += length
 
     def _file(self, partition: tuple[object, ...]) -> "_PartitionFile":
         if partition not in self._files:
@@ -187,7 +219,15 @@ class _PartitionFile:
             folder.filesystem.open_output_stream(f"{folder.path}/{self.name}")
         )
         self._writer = open_files.enter_context(
-            pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=COMPRESSION_LEVEL)
+            pq.ParquetWriter(
+                self._sink,
+                schema,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                use_dictionary=_dictionary_columns(schema),
+                write_statistics=_statistics_columns(schema),
+                store_schema=False,
+            )
         )
 
     def write(self, rows: pa.Table) -> None:
@@ -201,9 +241,21 @@ class _PartitionFile:
             self._sink.close()
 
 
-def _changes(values: pa.Table) -> list[int]:
-    """The rows, after the first, in which any column differs from the row before."""
-    differs = np.zeros(values.num_rows - 1, dtype=bool)
-    for column in values.columns:
-        differs |= pc.not_equal(column.slice(1), column.slice(0, values.num_rows - 1)).to_numpy()
-    return [int(row) + 1 for row in np.flatnonzero(differs)]
+def _leaves(schema: pa.Schema) -> Iterator[str]:
+    """The path of every leaf column, as Parquet names it."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    for number in range(len(parquet)):
+        yield parquet.column(number).path
+
+
+@cache
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
+    return [leaf for leaf in _leaves(schema) if not (_DISTINCT | _TEXTS).intersection(leaf.split("."))]
+
+
+@cache
+def _statistics_columns(schema: pa.Schema) -> list[str]:
+    """Plain columns that a reader filters by; nobody skips files by the least text or bucket in them."""
+    return [leaf for leaf in _leaves(schema) if "." not in leaf and leaf not in (columns.DOCUMENT, columns.BODY)]
