@@ -1,7 +1,8 @@
 """The parent of one node: takes the port and the spool, starts the processes, and restarts what dies.
 
 It stays small and single-threaded, so that forking from it is safe at any time: a child imports what
-it needs itself (uvloop in a worker, boto3 and Arrow in the shipper).
+it needs itself (uvloop in a worker, boto3 and Arrow in the shipper). Signals are blocked from the
+start; a child unblocks them once its handlers are there, so that a stop that comes early is not lost.
 """
 
 import logging
@@ -18,6 +19,7 @@ from typing import Final, NoReturn
 from ingest_server.counters import Counters, shared_counters
 from ingest_server.logs import log_as
 from ingest_server.spool import Spool, SpoolInUse
+from ingest_server.stop_signals import STOP_SIGNALS, WATCHED_SIGNALS
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import IngestSettings, Settings
 
@@ -27,7 +29,6 @@ RESTART_MAX_WAIT_SECONDS: Final = 30
 POLL_SECONDS: Final = 0.25
 KILL_GRACE_SECONDS: Final = 3
 """How long after its own limit a stopping child may still live."""
-_WATCHED: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Node:
         """Start, supervise, and stop on SIGTERM or SIGINT."""
         ingest = self._settings.ingest
         started = time.monotonic()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED_SIGNALS)
         try:
             self._spool.prepare()
             self._spool.lock()
@@ -95,8 +96,8 @@ class Node:
     def _supervise(self) -> None:
         """Start again what dies, until a signal says stop."""
         while True:
-            came = signal.sigtimedwait(_WATCHED, POLL_SECONDS)
-            if came is not None and came.si_signo in (signal.SIGTERM, signal.SIGINT):
+            came = signal.sigtimedwait(WATCHED_SIGNALS, POLL_SECONDS)
+            if came is not None and came.si_signo in STOP_SIGNALS:
                 return
             for child in self._reap():
                 self._plan_restart(child)
@@ -139,7 +140,6 @@ class Node:
         status = 1
         try:
             os.close(self._pipe_write)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
             log_as(child.name)
             child.start()
             status = 0

@@ -20,6 +20,7 @@ import tenacity
 from ingest_server.counters import Counters
 from ingest_server.segment import CapturedPing, pings, scan, split_segment_id
 from ingest_server.spool import SealedSegment, Spool
+from ingest_server.stop_signals import STOP_SIGNALS, unblock_signals
 from telemetry_lake.failures import DamagedRawObject, FatalError, RetriableError
 from telemetry_lake.index_message import IndexMessage
 from telemetry_lake.index_queue import IndexQueue
@@ -66,8 +67,9 @@ class Shipper:
 
     def run(self, parent_pipe: int) -> None:
         """Ship until SIGTERM or SIGINT, then what is left, within a limit; stop at once without a parent."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: self._last_round.set())
+        unblock_signals()
         lanes = [
             threading.Thread(target=self._lane, name=f"lane-{number}", daemon=True) for number in range(LANES)
         ]

@@ -5,7 +5,6 @@ import errno
 import gc
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -19,6 +18,7 @@ from ingest_server.edge import Connection, Edge
 from ingest_server.group_commit import GroupCommit
 from ingest_server.segment_writer import SegmentWriter
 from ingest_server.spool import Spool
+from ingest_server.stop_signals import STOP_SIGNALS, unblock_signals
 from telemetry_lake.settings import IngestSettings
 
 TICK_SECONDS: Final = 0.1
@@ -63,8 +63,9 @@ class Worker:
             _answer_to,
         )
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop.set)
+        unblock_signals()
         loop.add_reader(parent_pipe, stop.set)
         self._look_at_spool()
         gc.freeze()

@@ -165,8 +165,13 @@ def test_full_disk_and_room_again(lake: Lake, small_disk: Path, embedded_s3) -> 
         assert node.get("/__heartbeat__").status == 507
         assert node.get("/__lbheartbeat__").status == 200
         embedded_s3.start()
-        wait_until_accepting(node, b"room again")
-        accepted.add(b"room again")
+        wait_until_accepting(node, b"room-again")
+        accepted.add(b"room-again")
+        wait_until(
+            lambda: node.spool.waiting_open().segments + node.spool.waiting_sealed().segments == 0,
+            deadline_seconds=120,
+            what="everything is shipped",
+        )
         assert node.stop() == 0
         paths = read_shipped(lake).paths
         assert {b"/submit/telemetry/" + name for name in accepted} <= set(paths)
@@ -186,7 +191,7 @@ def test_spool_limit(new_node: NewNode) -> None:
             moved = path.with_name("elsewhere")
             path.rename(moved)
             room.callback(moved.rename, path)
-        wait_until_accepting(node, b"room again")
+        wait_until_accepting(node, b"room-again")
 
 
 def test_free_space_limit(new_node: NewNode) -> None:

@@ -1,0 +1,12 @@
+"""The signals that the processes of a node wait for, blocked until each of them is ready to be told."""
+
+import signal
+from typing import Final
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+WATCHED_SIGNALS: Final = {*STOP_SIGNALS, signal.SIGCHLD}
+
+
+def unblock_signals() -> None:
+    """Let come what was blocked since the parent started; call it when the handlers are there."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED_SIGNALS)
