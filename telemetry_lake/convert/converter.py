@@ -138,10 +138,7 @@ class Converter:
             else:
                 chunk.append(ping)
                 document_bytes += len(ping.document)
-            if (
-                len(chunk) + len(rejected) >= CHUNK_MAX_PINGS
-                or document_bytes >= CHUNK_MAX_DOCUMENT_BYTES
-            ):
+            if len(chunk) + len(rejected) >= CHUNK_MAX_PINGS or document_bytes >= CHUNK_MAX_DOCUMENT_BYTES:
                 yield self._convert_chunk(raw_key, batch, chunk, rejected)
                 chunk, rejected, document_bytes = [], rejected_rows(), 0
         if chunk or len(rejected):

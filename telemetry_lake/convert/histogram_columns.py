@@ -7,7 +7,7 @@ of its document turns out not to be what the parser took it for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -127,7 +127,7 @@ class HistogramColumn:
         self._totals[: len(mark)] = mark
 
     def read(self, document: bytes) -> Reading | None:
-        """Fill in every histogram of `document`; None, and nothing filled in, when it has to go the slow way."""
+        """Fill in every histogram of `document`; None, and nothing, when it must go the slow way."""
         text = np.frombuffer(document + b"\0", np.uint8)
         mark = self.mark()
         while True:
@@ -235,8 +235,8 @@ class HistogramColumn:
         bucket_offsets = np.zeros(rows + 1, np.int32)
         bucket_offsets[1:] = histograms[:, parser.BUCKETS_END]
         fields = [
-            labels.take(pa.array(histograms[:, parser.PROCESS].astype(np.int32))),
-            labels.take(pa.array(histograms[:, parser.NAME].astype(np.int32))),
+            labels.take(histograms[:, parser.PROCESS].astype(np.int32)),
+            labels.take(histograms[:, parser.NAME].astype(np.int32)),
             self._key_array(rows),
             *(
                 pa.array(histograms[:, column].astype(part.type.to_pandas_dtype()))
@@ -247,17 +247,17 @@ class HistogramColumn:
                 )
             ),
             *(
-                pa.ListArray.from_arrays(
-                    pa.array(bucket_offsets),
+                _list_array(
+                    bucket_offsets,
                     pa.array(values[:buckets].astype(part.type.value_type.to_pandas_dtype())),
-                    type=part.type,
+                    part.type,
                 )
                 for values, part in zip((self._buckets, self._counts), list(_STRUCT)[7:9], strict=True)
             ),
             *(pa.array(self._sums[:rows, column].copy()) for column in range(parser.SUMS)),
         ]
         structs = pa.StructArray.from_arrays(fields, fields=list(_STRUCT))
-        offsets = pa.array(np.array([0, *self._ping_ends], np.int32))
+        offsets = np.array([0, *self._ping_ends], np.int32)
         self._ping_ends = []
         self.roll_back(Mark(0, 0, 0))
         if (
@@ -266,7 +266,7 @@ class HistogramColumn:
             or self._bound_count > BOUNDS_MAX_COUNT
         ):
             self._new_tables()
-        return pa.ListArray.from_arrays(offsets, structs, type=COLUMN_TYPE)
+        return _list_array(offsets, structs, COLUMN_TYPE)
 
     def _label_array(self) -> "pa.Array[Any]":
         count = int(self._label_count[0])
@@ -427,7 +427,7 @@ class HistogramColumn:
         return known
 
     def _range_number(self, kind: int, low: int, high: int, bucket_count: int) -> int:
-        """The number of a range, which is added to the table; one without buckets is there, without bounds."""
+        """The number of a range, which is added to the table; one that makes no buckets has no bounds."""
         number, slot = parser.find_range(kind, low, high, bucket_count, self._range_slots, self._ranges)
         if number >= 0:
             return int(number)
@@ -488,6 +488,11 @@ def put_back_members(containers: Sequence[Json], members: Sequence[PutBack]) -> 
             by_key = container.setdefault(member.label, {})
             if isinstance(by_key, dict):
                 by_key[member.key] = member.value
+
+
+def _list_array(offsets: NDArray[np.int32], values: "pa.Array[Any]", of: pa.DataType) -> "pa.Array[Any]":
+    array: pa.Array[Any] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=of)
+    return array
 
 
 def _doubled(array: NDArray[_Scalar]) -> NDArray[_Scalar]:

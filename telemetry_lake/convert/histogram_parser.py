@@ -19,10 +19,23 @@ Positions are unsigned, so that no code is made for negative indexes, and nothin
 so that no references are counted: together that makes it three times as fast.
 """
 
-from typing import Final
+# Written for a compiler: `in` and `all` would build tuples and generators.
+# ruff: noqa: PLR1714, SIM109, SIM110
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import numba
 import numpy as np
+
+Text = Any
+"""An array of unsigned bytes. numba infers the machine types itself; these names are for readers."""
+Array = Any
+Arrays = Any
+"""A tuple of arrays."""
+Position = Any
+"""An unsigned integer of 64 bits; 0 as an end means that there is none."""
+Integer = Any
 
 FINE: Final = 0
 UNUSUAL: Final = 1
@@ -146,18 +159,21 @@ _OPEN = 123
 _LAST_PRINTABLE = 126
 _CLOSE = 125
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_compiled: Callable[[_Function], _Function] = numba.njit(  # type: ignore[call-overload]  # a hidden option
+    cache=True, nogil=True, error_model="numpy", _nrt=False
+)
 
 
 @_compiled
-def _past_space(text, at):
+def _past_space(text: Text, at: Position) -> Position:
     while text[at] == _SPACE or text[at] == 10 or text[at] == 13 or text[at] == 9:
         at += _1
     return at
 
 
 @_compiled
-def _says(text, at, word):
+def _says(text: Text, at: Position, word: Text) -> bool:
     """Whether `word` begins at `at`."""
     for index in range(np.uint64(word.size)):
         if text[at + index] != word[index]:
@@ -166,7 +182,7 @@ def _says(text, at, word):
 
 
 @_compiled
-def _past_string(text, at):
+def _past_string(text: Text, at: Position) -> Position:
     """Behind the string whose opening quote is at `at`; 0 when the text ends inside."""
     at += _1
     while text[at] != _QUOTE:
@@ -179,7 +195,7 @@ def _past_string(text, at):
 
 
 @_compiled
-def _past_value(text, at):
+def _past_value(text: Text, at: Position) -> Position:
     """Behind any value, in text that need not be JSON; 0 when it ends inside the value."""
     depth = 0
     while True:
@@ -205,7 +221,7 @@ def _past_value(text, at):
 
 
 @_compiled
-def _whole_number(text, at):
+def _whole_number(text: Text, at: Position) -> tuple[Position, Position]:
     """A number of at most ten digits without sign, fraction and leading zeros, and its end; end 0 if none."""
     start = at
     value = _0
@@ -220,7 +236,7 @@ def _whole_number(text, at):
 
 
 @_compiled
-def _divided(mantissa, fraction, powers_of_ten):
+def _divided(mantissa: Position, fraction: Position, powers_of_ten: Array) -> tuple[float, bool]:
     """`mantissa` divided by 10 to the power of `fraction`, rounded to the nearest double, ties to even.
 
     The second value says whether that could be done here.
@@ -253,8 +269,10 @@ def _divided(mantissa, fraction, powers_of_ten):
 
 
 @_compiled
-def find_range(kind, low, high, bucket_count, range_slots, ranges):
-    """The number of a range in the table of ranges, -1 when it is not there, and its place in `range_slots`."""
+def find_range(
+    kind: Integer, low: Integer, high: Integer, bucket_count: Integer, range_slots: Array, ranges: Array
+) -> tuple[Integer, Position]:
+    """The number of a range in the table of ranges, -1 when it is not there, and its place in the slots."""
     code = (np.uint64(kind) * _HASH_PRIME) ^ np.uint64(low)
     code = (code * _HASH_PRIME) ^ np.uint64(high)
     code = ((code * _HASH_PRIME) ^ np.uint64(bucket_count)) * _GOLDEN
@@ -273,11 +291,19 @@ def find_range(kind, low, high, bucket_count, range_slots, ranges):
 
 
 @_compiled
-def intern(text, start, length, slots, label_text, label_ends, label_count):
+def intern(
+    text: Text,
+    start: Position,
+    length: Position,
+    slots: Array,
+    label_text: Text,
+    label_ends: Array,
+    label_count: Array,
+) -> Integer:
     """The number of a name in the table of names, where it is put if it is new; -1 when the table is full."""
-    code = _HASH_BASIS
-    for index in range(length):
-        code = (code ^ np.uint64(text[start + index])) * _HASH_PRIME
+    code: Position = _HASH_BASIS
+    for place in range(length):
+        code = (code ^ np.uint64(text[start + place])) * _HASH_PRIME
     mask = np.uint64(slots.size) - _1
     slot = (code ^ (code >> _HASH_FOLD)) & mask
     while True:
@@ -286,7 +312,7 @@ def intern(text, start, length, slots, label_text, label_ends, label_count):
             break
         begin = label_ends[known]
         if label_ends[known + 1] - begin == length:
-            index = _0
+            index: Position = _0
             while index < length and label_text[begin + index] == text[start + index]:
                 index += _1
             if index == length:
@@ -296,8 +322,8 @@ def intern(text, start, length, slots, label_text, label_ends, label_count):
     begin = label_ends[number]
     if number + 1 >= label_ends.size or 2 * number >= slots.size or begin + length > label_text.size:
         return np.int64(-1)
-    for index in range(length):
-        label_text[begin + index] = text[start + index]
+    for place in range(length):
+        label_text[begin + place] = text[start + place]
     label_ends[number + 1] = begin + length
     label_count[0] = number + 1
     slots[slot] = number
@@ -305,7 +331,7 @@ def intern(text, start, length, slots, label_text, label_ends, label_count):
 
 
 @_compiled
-def parse(text, labels, tables, out, places):
+def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Arrays) -> Integer:
     """Read the histograms of the document in `text` into `out`, behind what is there.
 
     `text` ends with a zero byte. Histograms are looked for in `histograms` and `keyedHistograms` of the
@@ -331,7 +357,7 @@ def parse(text, labels, tables, out, places):
 
 
 @_compiled
-def _members(text, labels, tables, out, places):
+def _members(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Arrays) -> Integer:
     """The members of the document, down to the objects that hold histograms."""
     containers = places[0]
     totals = out[6]
@@ -405,7 +431,17 @@ def _members(text, labels, tables, out, places):
 
 
 @_compiled
-def _container(text, at, kind, process, container, labels, tables, out, places):
+def _container(
+    text: Text,
+    at: Position,
+    kind: Integer,
+    process: Integer,
+    container: Integer,
+    labels: Arrays,
+    tables: Arrays,
+    out: Arrays,
+    places: Arrays,
+) -> tuple[Position, Integer]:
     """An object of histograms, or of keyed ones, from its brace; its end, and whether all is FINE."""
     slots, label_text, label_ends, label_count, stamps, following, last_ranges = labels
     _, empties, key_codes = places
@@ -572,7 +608,7 @@ def _container(text, at, kind, process, container, labels, tables, out, places):
 
 
 @_compiled
-def _histogram(text, at, tables, out):
+def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[Position, Integer]:
     """One histogram, from its brace; its end, and whether all is FINE."""
     _, _, _, _, following_fields, field_texts, powers_of_ten = tables
     histograms, sums, buckets, counts, _, inexact, totals = out
@@ -761,7 +797,7 @@ BACK_COLUMNS: Final = 7
 
 
 @_compiled
-def settle(first, expected, out, put_back):
+def settle(first: Integer, expected: Array, out: Arrays, put_back: Array) -> Integer:
     """Compare the histograms from row `first` on with what `expected` says about their labels.
 
     Those that are undefined are taken out and listed in `put_back`. Gives their number, or minus what is
@@ -815,7 +851,9 @@ def settle(first, expected, out, put_back):
 
 
 @_compiled
-def gather_keys(histograms, first, end, keys, offsets, text):
+def gather_keys(
+    histograms: Array, first: Integer, end: Integer, keys: Text, offsets: Array, text: Text
+) -> Integer:
     """Copy the keys of the rows behind each other into `text`, with where each ends in `offsets`."""
     at = 0
     for row in range(first, end):

@@ -130,7 +130,9 @@ def rejected_values(identity: Identity, body: bytes, why: PingRejected) -> Seque
     )
 
 
-def _captured(raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request]) -> "dict[str, pa.Array[Any]]":
+def _captured(
+    raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request]
+) -> "dict[str, pa.Array[Any]]":
     """The columns about the request, the time and the origin."""
     rows = pa.array([request.row for request in requests], pa.int32())
     timestamps = batch.column("submission_timestamp").take(rows)

@@ -224,8 +224,7 @@ class _PartitionFile:
                 schema,
                 compression="zstd",
                 compression_level=COMPRESSION_LEVEL,
-                use_dictionary=_dictionary_columns(schema),
-                write_statistics=_statistics_columns(schema),
+                use_dictionary=_dictionary_columns(schema),  # type: ignore[arg-type]  # the stub knows bool only
                 store_schema=False,
             )
         )
@@ -253,9 +252,3 @@ def _leaves(schema: pa.Schema) -> Iterator[str]:
 @cache
 def _dictionary_columns(schema: pa.Schema) -> list[str]:
     return [leaf for leaf in _leaves(schema) if not (_DISTINCT | _TEXTS).intersection(leaf.split("."))]
-
-
-@cache
-def _statistics_columns(schema: pa.Schema) -> list[str]:
-    """Plain columns that a reader filters by; nobody skips files by the least text or bucket in them."""
-    return [leaf for leaf in _leaves(schema) if "." not in leaf and leaf not in (columns.DOCUMENT, columns.BODY)]
