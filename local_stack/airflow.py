@@ -5,6 +5,7 @@
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -50,11 +51,18 @@ class Airflow:
     def _passwords_file(self) -> Path:
         return self.home / "passwords.json"
 
-    def migration(self, *, after: tuple[str, ...]) -> Step:
-        """Create or upgrade the metadata database."""
+    def migration(self, *, database_is_new: bool, after: tuple[str, ...]) -> Step | None:
+        """Create or upgrade the metadata database; None when this version of Airflow has done so before."""
+        done = self.home / "migrated"
+        version = importlib.metadata.version("apache-airflow")
+        what = hashlib.sha256(f"{version} {self.database_url}".encode()).hexdigest()
+        # Finding out that there is nothing to do takes Airflow itself 7 seconds.
+        if not database_is_new and done.is_file() and done.read_text(encoding="utf-8") == what:
+            return None
+        script = '"$1" -m airflow db migrate && printf %s "$2" > "$3"'
         return Step(
             name=MIGRATION,
-            command=self._command("db", "migrate"),
+            command=("/bin/sh", "-c", script, MIGRATION, sys.executable, what, str(done)),
             directory=self.home,
             log_file=self.log_of(MIGRATION),
             environment=self.variables(),
@@ -63,17 +71,17 @@ class Airflow:
             deadline_seconds=START_DEADLINE_SECONDS,
         )
 
-    def programs(self, *, after: tuple[str, ...]) -> list[Program]:
-        """The four processes. The scheduler waits for `after` too: the tasks that it starts need those."""
+    def programs(self, *, database: tuple[str, ...], after: tuple[str, ...]) -> list[Program]:
+        """The four processes. All wait for `database`, and those that start tasks wait for `after` too."""
         # The log servers of scheduler and triggerer listen on every address and cannot be told otherwise;
         # the api-server reads the log files themselves.
         return [
             self._program(
-                API_SERVER, "api-server", after=(MIGRATION,), ports={self.port: "LOCAL_STACK_AIRFLOW_PORT"}
+                API_SERVER, "api-server", after=database, ports={self.port: "LOCAL_STACK_AIRFLOW_PORT"}
             ),
-            self._program(DAG_PROCESSOR, "dag-processor", after=(MIGRATION,)),
-            self._program(TRIGGERER, "triggerer", "--skip-serve-logs", after=(MIGRATION, *after)),
-            self._program(SCHEDULER, "scheduler", "--skip-serve-logs", after=(MIGRATION, *after)),
+            self._program(DAG_PROCESSOR, "dag-processor", after=database),
+            self._program(TRIGGERER, "triggerer", "--skip-serve-logs", after=(*database, *after)),
+            self._program(SCHEDULER, "scheduler", "--skip-serve-logs", after=(*database, *after)),
         ]
 
     def variables(self) -> dict[str, str]:
@@ -101,7 +109,7 @@ class Airflow:
             "AIRFLOW__API__SECRET_KEY": self._key("sessions"),
             "AIRFLOW__API_AUTH__JWT_SECRET": self._key("tokens"),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs_directory),
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             # A task whose process was killed is tried again after a minute, not after five.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",

@@ -182,7 +182,8 @@ def _airflow(
 ) -> tuple[Airflow, list[Item]]:
     home = layout.data("airflow")
     items: list[Item] = []
-    database_is_ready: tuple[str, ...] = ()
+    database: tuple[str, ...] = ()
+    database_is_new = not (home / "airflow.db").exists()
     database_url = f"sqlite:///{home / 'airflow.db'}"
     if configuration.database is Database.POSTGRESQL:
         binaries = find_binaries()
@@ -203,7 +204,8 @@ def _airflow(
         server = postgres.program(after=_names(initialisation))
         items = [*_some(initialisation), server]
         database_url = f"postgresql+psycopg2://{postgres.address}"
-        database_is_ready = (server.name,)
+        database = (server.name,)
+        database_is_new = initialisation is not None
     airflow = Airflow(
         home=home,
         logs_directory=layout.logs / "airflow",
@@ -224,8 +226,11 @@ def _airflow(
             ),
         },
     )
-    items.append(airflow.migration(after=database_is_ready))
-    items.extend(airflow.programs(after=("elasticmq", CREATE_TABLES)))
+    migration = airflow.migration(database_is_new=database_is_new, after=database)
+    items.extend(_some(migration))
+    items.extend(
+        airflow.programs(database=(*database, *_names(migration)), after=("elasticmq", CREATE_TABLES))
+    )
     return airflow, items
 
 

@@ -16,8 +16,8 @@ from local_stack.supervision import ProcessState, Supervisor, SupervisorAway
 
 WATCHER: Final = "watcher"
 CHECK_INTERVAL_SECONDS: Final = 5.0
-FAILURES_BEFORE_RESTART: Final = 4
-"""In a row: 20 seconds without an answer. A busy machine is no reason to restart anything."""
+FAILURES_BEFORE_RESTART: Final = 6
+"""In a row: half a minute without an answer. A busy machine is no reason to restart anything."""
 
 
 def watcher_program(layout: Layout, *, project_root: Path) -> Program:

@@ -15,7 +15,8 @@ A test may kill the servers and start them again; they keep their data: `embedde
 `.stop()` (SIGTERM, waits), `.start()` (waits until healthy; nothing happens when it runs already),
 `.start(wait=False)`, `.wait_until_healthy()`. The next test that asks for a lake finds them running again.
 
-`RunningProgram` does the same for any `local_stack.program.Program`; `free_ports(n)` finds ports, and
+`RunningProgram` does the same for any `local_stack.program.Program`, `DrivenStack` starts a whole stack by
+its command line; `free_ports(n)` finds ports, and
 `wait_until(condition, deadline_seconds=…, what=…)` is how to wait.
 """
 
@@ -26,6 +27,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -35,11 +37,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import boto3
+import psutil
 import pytest
 
 from local_stack.elasticmq import ElasticMq
 from local_stack.lake_environment import env_file_text, lake_environment
-from local_stack.program import LOOPBACK, Program, Unhealthy, write_files
+from local_stack.layout import Layout
+from local_stack.leftovers import find
+from local_stack.program import LOOPBACK, PROGRAM_MARKER, Program, Unhealthy, write_files
 from local_stack.seaweedfs import INTERNAL_PORTS, SeaweedFs
 from local_stack.secret_files import write_secret_file
 from telemetry_lake.object_store import client_arguments
@@ -49,7 +54,13 @@ PORT_RANGE: Final = range(20_000, 32_000)
 """Below the range that the kernel takes the ports of outgoing connections from."""
 START_DEADLINE_SECONDS: Final = 60.0
 STOP_DEADLINE_SECONDS: Final = 20.0
+COMMAND_DEADLINE_SECONDS: Final = 400.0
 POLL_SECONDS: Final = 0.05
+STACK_PORTS: Final = (
+    *("S3", "CATALOG", "SQS", "POSTGRES", "AIRFLOW", "BALANCER", "NODE_1", "NODE_2"),
+    "SEAWEEDFS_INTERNAL",
+)
+"""The last one stands for several in a row."""
 
 T = TypeVar("T")
 
@@ -178,6 +189,62 @@ class EmbeddedSqs(RunningProgram):
     def __init__(self, service: ElasticMq) -> None:
         super().__init__(service.program())
         self.service = service
+
+
+class DrivenStack:
+    """A whole local stack in a folder and on free ports of its own, driven by its command line.
+
+    Use it as `stack.command("start")`, look at `stack.settings()` and `stack.ports`, and end with
+    `stack.command("stop")`; options such as `--only seaweedfs` go behind the command.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        first = free_ports(len(STACK_PORTS) + INTERNAL_PORTS - 1)
+        self.layout = Layout(directory)
+        self.ports = {name: first + offset for offset, name in enumerate(STACK_PORTS)}
+        """Ports by the name in `LOCAL_STACK_<name>_PORT`."""
+        self.environment = {
+            **os.environ,
+            **{f"LOCAL_STACK_{name}_PORT": str(port) for name, port in self.ports.items()},
+        }
+
+    def popen(self, command: str, *options: str) -> subprocess.Popen[str]:
+        """Start `python -m local_stack COMMAND …`; its output, errors included, is in `stdout`."""
+        return subprocess.Popen(
+            (sys.executable, "-m", "local_stack", command, "--directory", str(self.layout.root), *options),
+            cwd=PROJECT_ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def command(self, command: str, *options: str, code: int = 0) -> str:
+        """Run `python -m local_stack COMMAND …` to its end, which has to be `code`; its output."""
+        with self.popen(command, *options) as process:
+            output, _ = process.communicate(timeout=COMMAND_DEADLINE_SECONDS)
+        assert process.returncode == code, output
+        return output
+
+    def settings(self) -> Settings:
+        """The settings of the started stack."""
+        return load_settings(self.layout.env_file)
+
+    def pids(self) -> list[tuple[str, int]]:
+        """Every living process: its program's name and its id."""
+        found = []
+        for process in find(self.layout.root):
+            with contextlib.suppress(psutil.Error):
+                found.append((process.environ().get(PROGRAM_MARKER, "?"), process.pid))
+        return sorted(found)
+
+    def programs(self) -> list[str]:
+        """The programs of the living processes, one name a process."""
+        return [name for name, _ in self.pids()]
+
+    def pid(self, program: str) -> int:
+        """The first process of `program`."""
+        return min(pid for name, pid in self.pids() if name == program)
 
 
 @dataclass(frozen=True, slots=True)
