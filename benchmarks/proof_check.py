@@ -6,6 +6,7 @@ times, with `u` attempts more whose outcome the client never learnt, must be in 
 ping that the ingest nodes stored may have become two rows.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Final
 
 from client_fleet.pings import LIVE, NOT_STORED
 from client_fleet.proof import Acknowledgement, read_proof
+from telemetry_lake.failures import RetriableError
 from telemetry_lake.query import open_lake
 from telemetry_lake.settings import Settings
 
@@ -34,6 +36,8 @@ SELECT count(*) FROM (
     ) GROUP BY ALL HAVING count(*) > 1
 )
 """
+POLL_SECONDS: Final = 2.0
+"""A look reads the paths of all pings, which takes a second or so."""
 EXAMPLES_MAX: Final = 5
 """How many document ids of each kind a complaint names."""
 
@@ -87,6 +91,24 @@ def check_proof(proof: Path, settings: Settings) -> Verdict:
     verdict = compare(read_proof(proof), places)
     verdict.rows_doubled = doubled[0][0]
     return verdict
+
+
+def wait_for_verdict(proof: Path, settings: Settings, *, deadline_seconds: float) -> Verdict:
+    """The verdict as soon as it holds, or the last one before the deadline.
+
+    Raises RetriableError when the lake could not even be asked at the deadline.
+    """
+    ends = time.monotonic() + deadline_seconds
+    while True:
+        is_over = time.monotonic() > ends
+        try:
+            verdict = check_proof(proof, settings)
+            if verdict.holds or is_over:
+                return verdict
+        except RetriableError:
+            if is_over:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def compare(acknowledgements: Iterable[Acknowledgement], places: Places) -> Verdict:

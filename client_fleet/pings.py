@@ -264,10 +264,8 @@ class Pings(Iterator[Ping]):
         return replace(ping, target=f"/submit/no-such-namespace/no-such-type/1/{ping.document_id}")
 
     def _unknown_version(self) -> Ping:
-        client = self._rng.choice(self._desktops or self._phones)
-        body = baseline_ping(self._rng, client, self._clock()).gzip()
-        ping = self._event_with(ErrorType.UNKNOWN_DOCUMENT_VERSION, body=body)
-        return replace(ping, target=f"/submit/{client.glean_namespace}/baseline/99/{ping.document_id}")
+        body = gzip_of((b'{"type": "event", "version": 99, "payload": {}}',))
+        return self._event_with(ErrorType.UNKNOWN_DOCUMENT_VERSION, body=body)
 
     def _invalid_id(self) -> Ping:
         ping = self._event()

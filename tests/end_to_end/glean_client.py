@@ -48,7 +48,7 @@ def main() -> None:
     for milliseconds in (900, 1_500, 30_000):
         metrics.reading.page_time.accumulate_samples([milliseconds])
     metrics.reading.bookmark.record(metrics.reading.BookmarkExtra(page=17))
-    pings.reading_session.submit()
+    pings.reading_session.submit(pings.reading_session_reason_codes.BOOK_CLOSED.value)
     Glean.handle_client_inactive()
     Glean.shutdown()
     # The SDK uploads in another process, one at a time; a last one takes what came while another ran.

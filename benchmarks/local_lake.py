@@ -1,0 +1,170 @@
+"""A local stack of its own for a measurement or a test run: free ports, its own folder, gone at the end."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import psutil
+
+from local_stack.configuration import StackConfiguration, StackVariables
+from local_stack.layout import Layout
+from local_stack.leftovers import end, find
+from local_stack.plan import Plan, plan
+from local_stack.program import LOOPBACK, wrong_with
+from local_stack.seaweedfs import INTERNAL_PORTS
+from local_stack.supervision import Supervisor, SupervisorAway
+from telemetry_lake.settings import PROJECT_ROOT, Settings, load_settings
+
+PORT_OFFSETS: Final = range(11_000, 22_000, 100)
+"""Above the default ports, and below those that the kernel gives to outgoing connections."""
+POLL_SECONDS: Final = 0.2
+STOP_MAX_SECONDS: Final = 120.0
+
+T = TypeVar("T")
+
+
+class NotInTime(AssertionError):
+    """What was waited for did not happen before its deadline."""
+
+
+def wait_for(condition: Callable[[], T | None], *, deadline_seconds: float, what: str) -> T:
+    """What `condition` returns once it is true; NotInTime, naming `what`, after the deadline."""
+    ends = time.monotonic() + deadline_seconds
+    while not (result := condition()):
+        if time.monotonic() > ends:
+            raise NotInTime(f"not within {deadline_seconds:.0f} seconds: {what}")
+        time.sleep(POLL_SECONDS)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLake:
+    """A running local stack."""
+
+    layout: Layout
+    plan: Plan
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        """Where pings go."""
+        return self.plan.ingest_url
+
+    def processes(self, program: str) -> list[psutil.Process]:
+        """The living processes of one program, its own first."""
+        leader = self.leader(program)
+        return sorted(find(self.layout.root, program), key=lambda process: process.pid != leader)
+
+    def is_up(self, program: str) -> bool:
+        """Whether one program runs and answers."""
+        definition = next(item for item in self.plan.programs if item.name == program)
+        return self.leader(program) > 0 and wrong_with(definition) is None
+
+    def leader(self, program: str) -> int:
+        """The process id of one program's own process; 0 when it does not run."""
+        with suppress(SupervisorAway):
+            return Supervisor(self.layout).states()[program].pid
+        return 0
+
+
+@contextmanager
+def local_lake(variables: Mapping[str, str]) -> Iterator[LocalLake]:
+    """Start a local stack without a fleet, with `variables` added to the environment of all its programs."""
+    # Not pytest's folder: a socket's path may not be long, and PostgreSQL's user must get in.
+    directory = Path(tempfile.mkdtemp(prefix="lake-"))
+    directory.chmod(0o755)
+    layout = Layout(directory.resolve())
+    try:
+        started = _stack("start", layout, "--port-offset", str(_free_offset()), variables=variables)
+        if started.returncode != 0:
+            raise RuntimeError(f"the local stack did not start:\n{started.stdout}")
+        configuration = StackConfiguration.of_last_start(layout)
+        if configuration is None:
+            raise RuntimeError(f"the local stack did not leave its configuration in {layout.root}")
+        yield LocalLake(layout, plan(layout, configuration), load_settings(layout.env_file))
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            _stack("stop", layout)
+        end(find(layout.root), grace_seconds=0)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _stack(
+    command: str, layout: Layout, *arguments: str, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, "-m", "local_stack", command, "--directory", str(layout.root), *arguments),
+        cwd=PROJECT_ROOT,
+        env={**os.environ, **(variables or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=None if command == "start" else STOP_MAX_SECONDS,
+    )
+
+
+def _free_offset() -> int:
+    defaults = StackVariables.model_construct()
+    ports = [port for name, port in defaults.model_dump().items() if name.endswith("_port")]
+    ports += [defaults.seaweedfs_internal_port + number for number in range(INTERNAL_PORTS)]
+    offsets = random.sample(PORT_OFFSETS, len(PORT_OFFSETS))
+    for offset in offsets:
+        if all(_is_free(port + offset) for port in ports):
+            return offset
+    raise RuntimeError("no free ports for a local stack between 20,000 and 32,000")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(slots=True)
+class RunningFleet:
+    """A client fleet that posts until it is stopped, and the file that it writes its proof to."""
+
+    process: subprocess.Popen[bytes]
+    proof: Path
+
+    def acknowledged(self) -> int:
+        """How many pings were acknowledged so far."""
+        return self.proof.read_bytes().count(b"\n") if self.proof.exists() else 0
+
+    def stop(self) -> None:
+        """End it, and wait until it has written its tally."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(STOP_MAX_SECONDS)
+
+
+@contextmanager
+def running_fleet(url: str, proof: Path, *arguments: str) -> Iterator[RunningFleet]:
+    """Start a fleet; its output goes to the terminal, or to pytest."""
+    process = subprocess.Popen(
+        (
+            *(sys.executable, "-m", "client_fleet", "--target", url, "--duration", "0"),
+            *("--acknowledged", str(proof), *arguments),
+        ),
+        cwd=PROJECT_ROOT,
+    )
+    try:
+        yield RunningFleet(process, proof)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

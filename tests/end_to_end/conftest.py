@@ -1,0 +1,26 @@
+"""One local stack for all end-to-end tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos import VARIABLES as CHAOS_VARIABLES
+from benchmarks.local_lake import LocalLake, local_lake
+from telemetry_lake.settings import PROJECT_ROOT
+
+DEFINITIONS = PROJECT_ROOT / "tests" / "convert" / "data" / "definitions"
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[LocalLake]:
+    """The whole local stack, in a folder of its own; stopped at the end."""
+    variables = {"TELEMETRY_LAKE_CONVERSION__HISTOGRAM_DEFINITIONS_DIRECTORY": str(DEFINITIONS)}
+    with local_lake({**CHAOS_VARIABLES, **variables}) as lake:
+        yield lake
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> Path:
+    """Where a fleet may write its proof."""
+    return tmp_path / "acknowledged"
