@@ -6,6 +6,7 @@ that pyiceberg knows: the REST protocol (the local stack, Glue, S3 Tables), SQL,
 Specification: https://iceberg.apache.org/spec/
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,8 +39,13 @@ from pyiceberg.types import (
     StructType,
     TimestamptzType,
 )
-from sqlalchemy.exc import DatabaseError, IntegrityError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import AwsEndpoint, Settings
@@ -78,7 +84,7 @@ def load_lake_catalog(settings: Settings, *, file_io: str | None = None) -> Cata
         properties[PY_IO_IMPL] = file_io
     # A SQL catalog makes its own tables when it is loaded first; two that do so at once collide over each.
     for attempt in Retrying(
-        retry=retry_if_exception_type(DatabaseError), stop=stop_after_attempt(LOAD_MAX_ATTEMPTS), reraise=True
+        retry=retry_if_exception(_is_of_a_database), stop=stop_after_attempt(LOAD_MAX_ATTEMPTS), reraise=True
     ):
         with attempt:
             return load_catalog(settings.catalog.name, **properties)
@@ -100,6 +106,8 @@ def create_tables(catalog: Catalog) -> list[str]:
 
 def create_or_update_table(catalog: Catalog, definition: TableDefinition) -> None:
     """Create one table, or bring the one that is there up to date; see `create_tables`."""
+    from sqlalchemy.exc import IntegrityError  # as slow to import as pandas, and only SQL catalogs bring it
+
     # A SQL catalog tells whoever comes second of an integrity error of its database.
     with suppress(IntegrityError):
         catalog.create_namespace_if_not_exists(definition.name.rpartition(".")[0])
@@ -147,6 +155,12 @@ def staging_area(table: Table, batch: str) -> StagingArea:
         )
     filesystem = table.io.fs_by_scheme(parts.scheme or "file", parts.netloc)
     return StagingArea(filesystem, f"{parts.netloc}{parts.path}", uri)
+
+
+def _is_of_a_database(error: BaseException) -> bool:
+    """Whether a SQL catalog's database refused something. Only such a catalog has imported SQLAlchemy."""
+    exceptions = sys.modules.get("sqlalchemy.exc")
+    return exceptions is not None and isinstance(error, exceptions.DatabaseError)
 
 
 def _file_properties(s3: AwsEndpoint) -> dict[str, str]:
