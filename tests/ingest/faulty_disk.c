@@ -3,7 +3,8 @@
    Loaded with LD_PRELOAD into a real node. The file that FAULTY_DISK names says what happens to
    segments from now on: "EIO" or "ENOSPC" (fdatasync fails with it after the data is written),
    "stall" (fdatasync does not return until the file says something else), "short" (write and writev
-   take half of what they are given); anything else, or no file: nothing. */
+   take half of what they are given), "directory" (fsync of the directory of open segments fails);
+   anything else, or no file: nothing. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,12 +26,14 @@ static int says(const char *word) {
     return got > 0 && strncmp(text, word, strlen(word)) == 0;
 }
 
-static int is_segment(int descriptor) {
+static int is_in(int descriptor, const char *part) {
     char link[64], path[4096] = {0};
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
     if (readlink(link, path, sizeof path - 1) < 0) return 0;
-    return strstr(path, "/open/") != NULL && strstr(path, ".segment") != NULL;
+    return strstr(path, part) != NULL;
 }
+
+static int is_segment(int descriptor) { return is_in(descriptor, "/open/"); }
 
 int fdatasync(int descriptor) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
@@ -39,6 +42,12 @@ int fdatasync(int descriptor) {
         if (says("ENOSPC")) { errno = ENOSPC; return -1; }
         while (says("stall")) usleep(10000);
     }
+    return real(descriptor);
+}
+
+int fsync(int descriptor) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    if (is_in(descriptor, "/open") && says("directory")) { errno = EIO; return -1; }
     return real(descriptor);
 }
 

@@ -28,9 +28,11 @@ WITHOUT_SERVICES: Final = {
     "TELEMETRY_LAKE_S3__ENDPOINT_URL": NOBODY,
     "TELEMETRY_LAKE_S3__ACCESS_KEY_ID": "nobody",
     "TELEMETRY_LAKE_S3__SECRET_ACCESS_KEY": "nothing",
+    "TELEMETRY_LAKE_S3__MAX_ATTEMPTS": "1",
     "TELEMETRY_LAKE_SQS__ENDPOINT_URL": NOBODY,
     "TELEMETRY_LAKE_SQS__ACCESS_KEY_ID": "nobody",
     "TELEMETRY_LAKE_SQS__SECRET_ACCESS_KEY": "nothing",
+    "TELEMETRY_LAKE_SQS__MAX_ATTEMPTS": "1",
 }
 """For tests of what happens before shipping."""
 _METRIC: Final = re.compile(r"^(telemetry_lake_ingest_[a-z0-9_]+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)

@@ -37,7 +37,7 @@ class FaultyDisk:
         self.environment = {**WITHOUT_SERVICES, "LD_PRELOAD": str(library), "FAULTY_DISK": str(self._order)}
 
     def now(self, what: str) -> None:
-        """`EIO`, `ENOSPC`, `stall`, `short` or `well`."""
+        """`EIO`, `ENOSPC`, `stall`, `short`, `directory` or `well`."""
         draft = self._order.with_suffix(".draft")
         draft.write_text(what)
         draft.rename(self._order)
@@ -89,6 +89,15 @@ def test_failed_flush_of_a_new_segment_leaves_nothing(new_node: NewNode, disk: F
     disk.now("EIO")
     assert submit(node, b"bad") == 503
     assert node.spool.waiting_open().segments == node.spool.waiting_sealed().segments == 0
+    disk.now("well")
+    wait_until_accepting(node, b"good")
+    assert names(node) == [b"good"]
+
+
+def test_failed_flush_of_the_directory_of_a_new_segment(new_node: NewNode, disk: FaultyDisk) -> None:
+    node = new_node(disk.environment).start()
+    disk.now("directory")
+    assert submit(node, b"bad") == 503
     disk.now("well")
     wait_until_accepting(node, b"good")
     assert names(node) == [b"good"]
