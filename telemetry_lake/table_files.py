@@ -94,15 +94,17 @@ def snapshot_files(table: Table) -> list[TableFile]:
 
 
 def _manifest_files(table: Table, manifest: ManifestFile) -> list[TableFile]:
-    name = ".".join(table.name())
+    name, system = ".".join(table.name()), f"{table.catalog.name}.system"
     files = []
     for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
         file = entry.data_file
         if file.content is not DataFileContent.DATA:
             raise FatalError(
-                f"rows of {name} are deleted by separate files, which only Spark can apply; have Spark write "
-                f"the table anew: CALL lake.system.rewrite_data_files(table => '{name}', "
-                "options => map('delete-file-threshold', '1'))"
+                f"rows of {name} are deleted by separate files, which only Spark can apply. In Spark SQL: "
+                f"CALL {system}.rewrite_data_files(table => '{name}', "
+                "options => map('delete-file-threshold', '1')); "
+                f"CALL {system}.rewrite_position_delete_files(table => '{name}', "
+                "options => map('rewrite-all', 'true'))"
             )
         if file.file_format is not FileFormat.PARQUET:
             raise FatalError(f"{name} has a file that is not Parquet: {file.file_path}")

@@ -147,27 +147,25 @@ def test_partition_values_of_any_kind_are_found_again(local_settings: Settings):
         )
     )
     days = [date(1969, 7, 20), None] * (len(names) // 2)
-    values = {
-        "name": names,
-        "day": days,
-        "number": [-1, None] * (len(names) // 2),
-        "n": list(range(len(names))),
-    }
+    numbers = [-1, None] * (len(names) // 2)
+    positions = list(range(len(names)))
     catalog = load_lake_catalog(local_settings)
     catalog.create_namespace("derived")
     catalog.create_table("derived.odd_names", schema, partition_spec=spec).append(
         pa.table(
-            values,
-            schema=pa.schema(
-                [("name", pa.string()), ("day", pa.date32()), ("number", pa.int64()), ("n", pa.int64())]
-            ),
+            {
+                "name": pa.array(names, pa.string()),
+                "day": pa.array(days, pa.date32()),
+                "number": pa.array(numbers, pa.int64()),
+                "n": pa.array(positions, pa.int64()),
+            }
         )
     )
     with open_lake(local_settings) as lake:
         assert rows(lake, "SELECT name, day, number, n FROM derived.odd_names ORDER BY n") == [
-            tuple(row) for row in zip(*values.values(), strict=True)
+            *zip(names, days, numbers, positions, strict=True)
         ]
-        for name, n in zip(names, values["n"], strict=True):
+        for name, n in zip(names, positions, strict=True):
             result = lake.query(
                 "SELECT n FROM derived.odd_names WHERE name IS NOT DISTINCT FROM " + sql_text(name)
             )
