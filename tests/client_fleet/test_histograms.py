@@ -15,7 +15,7 @@ from client_fleet.histograms import (
 )
 from telemetry_lake.settings import PROJECT_ROOT
 
-FIREFOX_PING = PROJECT_ROOT / "tests" / "data" / "firefox_23_ping.v1.record"
+FIREFOX_PING = PROJECT_ROOT / "tests" / "convert" / "data" / "ping.v1.record"
 RECORD_HEADER = struct.Struct("<BHIQ")
 
 

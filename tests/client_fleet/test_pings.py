@@ -198,10 +198,11 @@ def test_a_fleet_needs_clients():
         _pings(clients=0)
 
 
-@pytest.mark.parametrize("clients", [1, 2])
-def test_the_smallest_fleets_send_whatever_their_clients_are(clients):
-    for seed in range(12):
-        assert len(_take(_pings(seed=seed, clients=clients, shares=SPECIAL), 40)) == 40
+@pytest.mark.parametrize("seed,clients,is_phone", [(0, 1, False), (8, 1, True), (1, 2, False)])
+def test_the_smallest_fleets_send_whatever_their_clients_are(seed, clients, is_phone):
+    pings = _take(_pings(seed=seed, clients=clients, shares=SPECIAL), 60)
+    normal = {ping.document_type for ping in pings if ping.kind is PingKind.NORMAL}
+    assert ("main" not in normal) == is_phone
 
 
 def test_one_main_ping_for_benchmarks():
