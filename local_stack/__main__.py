@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -30,6 +31,7 @@ from telemetry_lake.settings import PROJECT_ROOT
 LIVE_INTERVAL_SECONDS: Final = 2.0
 LINE_INTERVAL_SECONDS: Final = 10.0
 STOP_DEADLINE_SECONDS: Final = 120.0
+LOOKS_FOR_RATES: Final = 5
 POLL_SECONDS: Final = 0.1
 
 app = typer.Typer(
@@ -260,7 +262,7 @@ def _show_until_interrupted(the_plan: Plan, console: Console, say: Say) -> None:
     """The live status, or a line now and then; a supervisord that was killed is replaced, with everything."""
     from local_stack.observe import Look, Observer
 
-    before: Look | None = None
+    looks: deque[Look] = deque(maxlen=LOOKS_FOR_RATES)
     with ThreadPoolExecutor(max_workers=len(the_plan.items) + 1) as executor:
         observer = Observer(the_plan, executor)
         live = Live(console=console, auto_refresh=False) if console.is_terminal else None
@@ -268,14 +270,14 @@ def _show_until_interrupted(the_plan: Plan, console: Console, say: Say) -> None:
             while True:
                 look = observer.look()
                 if live is not None:
-                    live.update(status_screen(the_plan, look, before), refresh=True)
+                    live.update(status_screen(the_plan, look, looks[0] if looks else None), refresh=True)
                 else:
-                    say(status_line(look, before))
+                    say(status_line(look, looks[0] if looks else None))
                 if not look.supervisor_is_there:
                     say("supervisord is gone: starting again")
                     take_down(the_plan.layout, say)
                     bring_up(the_plan, say)
-                before = look
+                looks.append(look)
                 time.sleep(LINE_INTERVAL_SECONDS if live is None else LIVE_INTERVAL_SECONDS)
 
 

@@ -36,7 +36,7 @@ class BalancerProcess:
 
     def program(self, *, after: tuple[str, ...], name: str = "balancer") -> Program:
         """The process; ConfigurationError when it is no longer installed."""
-        binary = required(self.kind.value.lower(), package=self.kind.value.lower())
+        binary = required(self.kind, package=self.kind)
         if self.kind is Balancer.HAPROXY:
             configuration_file = self.directory / "haproxy.cfg"
             command: tuple[str, ...] = (binary, "-db", "-f", str(configuration_file))
@@ -76,6 +76,7 @@ class BalancerProcess:
                 log global
                 option dontlognull
                 option forwardfor
+                option http-server-close
                 option redispatch
                 retries 3
                 retry-on conn-failure
@@ -125,7 +126,6 @@ class BalancerProcess:
                     location / {{
                         proxy_pass http://ingest;
                         proxy_http_version 1.1;
-                        proxy_request_buffering off;
                         proxy_connect_timeout 2s;
                         proxy_read_timeout {timeout}s;
                         proxy_set_header Host $host;
@@ -148,6 +148,6 @@ class BalancerProcess:
 def installed_balancer() -> Balancer:
     """HAProxy when it is installed, else nginx, else none."""
     for kind in (Balancer.HAPROXY, Balancer.NGINX):
-        if find_server(kind.value.lower()):
+        if find_server(kind):
             return kind
     return Balancer.NONE

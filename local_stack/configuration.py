@@ -14,8 +14,23 @@ from telemetry_lake.settings import Port
 _PREFIX = "LOCAL_STACK_"
 
 
+class Database(StrEnum):
+    """What keeps Airflow's metadata."""
+
+    POSTGRESQL = "postgresql"
+    SQLITE = "sqlite"
+
+
+class Balancer(StrEnum):
+    """What stands before the ingest nodes; without one there is a single node, on the balancer's port."""
+
+    HAPROXY = "haproxy"
+    NGINX = "nginx"
+    NONE = "none"
+
+
 class StackVariables(BaseSettings):
-    """Ports (all on the loopback interface) and the fleet's rate."""
+    """Ports (all on the loopback interface), the fleet's rate, and choices made for you without them."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
@@ -30,6 +45,10 @@ class StackVariables(BaseSettings):
     node_1_port: Port = 8001
     node_2_port: Port = 8002
     fleet_pings_per_second: Annotated[float, Field(gt=0)] = 5
+    balancer: Balancer | None = None
+    """Without a value, whichever is installed."""
+    database: Database | None = None
+    """Without a value, PostgreSQL where it is installed and can be run."""
 
     @classmethod
     def load(cls, *, port_offset: int = 0) -> Self:
@@ -48,21 +67,6 @@ class StackVariables(BaseSettings):
             raise ConfigurationError(
                 f"{variable} (with --port-offset {port_offset}): {first['msg']}, got {first['input']!r}"
             ) from error
-
-
-class Database(StrEnum):
-    """What keeps Airflow's metadata."""
-
-    POSTGRESQL = "PostgreSQL"
-    SQLITE = "SQLite"
-
-
-class Balancer(StrEnum):
-    """What stands before the ingest nodes; without one there is a single node, on the balancer's port."""
-
-    HAPROXY = "HAProxy"
-    NGINX = "nginx"
-    NONE = "none"
 
 
 class StackConfiguration(BaseModel):

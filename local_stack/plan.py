@@ -63,13 +63,20 @@ def detect(
     foreground: bool,
     only: tuple[str, ...] = (),
 ) -> StackConfiguration:
-    """What a stack started now consists of, given what is installed on this machine."""
+    """What a stack started now consists of, given what is asked for and what is installed on this machine.
+
+    Raises ConfigurationError when PostgreSQL is asked for and cannot be run.
+    """
     database, reason = choose_database(layout.data("postgres"))
+    if variables.database is Database.SQLITE:
+        database, reason = Database.SQLITE, "asked for"
+    elif variables.database is Database.POSTGRESQL and database is not Database.POSTGRESQL:
+        raise ConfigurationError(f"LOCAL_STACK_DATABASE asks for PostgreSQL, and {reason}")
     return StackConfiguration(
         variables=variables,
         database=database,
         database_reason=reason,
-        balancer=installed_balancer(),
+        balancer=variables.balancer or installed_balancer(),
         fleet=fleet,
         foreground=foreground,
         only=only,

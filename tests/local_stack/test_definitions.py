@@ -192,7 +192,7 @@ def test_no_two_programs_want_the_same_port(layout: Layout) -> None:
 def test_the_balancer_understands_its_configuration(
     kind: Balancer, check: tuple[str, ...], tmp_path: Path
 ) -> None:
-    binary = find_server(kind.value.lower())
+    binary = find_server(kind)
     if binary is None:
         pytest.skip(f"{kind} is not installed")
     nodes = [
