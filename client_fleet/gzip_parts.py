@@ -3,7 +3,8 @@
 Compressing a 72 KB document costs more than everything else that the fleet does for a ping. A deflate
 stream may be cut anywhere (RFC 1951): a *section* is compressed once, on its own, and ends on a byte
 boundary, so a body is a header, sections and freshly compressed *patches* in any order, an empty last
-block, and the checksum of the whole. Every body is one ordinary gzip member with text of its own.
+block, and the checksum of the whole. Every body is one ordinary gzip member with text of its own;
+since sections cannot refer to each other, it is some 15 % larger than if it were compressed in one piece.
 """
 
 import struct

@@ -5,7 +5,7 @@
 - A client deletes its ping on any 2xx and any 4xx. On 5xx, on any other answer, on a time-out and on a
   broken connection it keeps the ping and sends it again after a pause that doubles from one failure to the
   next. Firefox pauses for one minute to two hours; the fleet counts in seconds, to be through within a test.
-- Too many waiting pings push the oldest out, as a client's disk quota does.
+- When too many pings wait, one is given up, as a client's disk quota does.
 """
 
 import asyncio

@@ -1,11 +1,15 @@
 """The fleet as a process: how it treats answers, how it ends, and what its proof is worth."""
 
+import asyncio
 import signal
 import socket
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 
+from client_fleet import sending
+from client_fleet.pings import Pings, Shares
 from client_fleet.proof import Acknowledgement, ProofFile, read_proof
 from client_fleet.tally import Latencies
 from telemetry_lake.index_message import IndexMessage
@@ -160,6 +164,19 @@ def test_a_proof_is_never_added_to_another(tmp_path, start_fleet):
     assert fleet.finish() == 2
     assert "exists already" in fleet.output
     assert list(read_proof(proof)) == [line]
+
+
+def test_a_fleet_keeps_no_more_pings_than_its_limit(monkeypatch):
+    monkeypatch.setattr(sending, "WAITING_MAX_PINGS", 50)
+    monkeypatch.setattr(sending, "END_MAX_SECONDS", 0)
+    pings = Pings(7, 5, Shares(), lambda: datetime(2026, 11, 23, tzinfo=UTC))
+    nobody = sending.Target("127.0.0.1", free_ports(1))
+    sender = sending.Sender(pings, nobody, rate=400, connections_max=4, seed=7)
+
+    asyncio.run(sender.run(0.5))
+    assert sender.tally.dropped > 0
+    assert sender.tally.pings == sender.tally.unsent + sender.tally.dropped
+    assert sender.tally.unsent == 50
 
 
 def test_percentiles_are_within_five_percent():
