@@ -4,10 +4,9 @@ Gzip is recognised by its magic bytes, whatever the headers say: proxies lose `C
 some clients never sent it. A body may hold several gzip members behind each other (RFC 1952, 2.2).
 """
 
-import zlib
 from typing import Final
 
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
 
@@ -33,7 +32,7 @@ def decompress_document(body: bytes, document_max_bytes: int) -> bytes:
         member = isal_zlib.decompressobj(_GZIP_WINDOW_BITS)
         try:
             text = member.decompress(body, room + 1)
-        except zlib.error as error:
+        except igzip_lib.IsalError as error:
             raise _invalid_gzip(str(error)) from error
         room -= len(text)
         if room < 0:

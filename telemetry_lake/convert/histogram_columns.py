@@ -441,7 +441,8 @@ class HistogramColumn:
             self._ranges = _doubled(self._ranges)
             slots = np.full(2 * self._range_slots.size, -1, np.int64)
             for known in range(1, self._range_count):
-                _, slot = parser.find_range(*self._ranges[known, :4].tolist(), slots, self._ranges)
+                of = self._ranges[known].tolist()
+                _, slot = parser.find_range(of[0], of[1], of[2], of[3], slots, self._ranges)
                 slots[slot] = known
             self._range_slots = slots
             _, slot = parser.find_range(kind, low, high, bucket_count, slots, self._ranges)

@@ -1,0 +1,151 @@
+"""The compiled parser: what it takes, what it leaves to the slow way, and that its numbers are exact."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.realistic_pings import real_ping
+from telemetry_lake.convert import Converter, histogram_parser
+from telemetry_lake.convert import histogram_columns as columns_module
+from telemetry_lake.convert.histogram_columns import HistogramColumn
+from tests.convert import ping_builders as build
+from tests.convert.ping_builders import convert, linear, ping, rows_of, telemetry_path, unified_document
+
+REAL = gzip.decompress(real_ping()[1])
+
+
+def reads(document):
+    """Whether the parser takes it; if so, also how many histograms it found."""
+    column = HistogramColumn()
+    reading = column.read(document if isinstance(document, bytes) else json.dumps(document).encode())
+    return reading is not None and column.mark().rows
+
+
+def main(*histograms):
+    return unified_document(histograms={f"H{number}": one for number, one in enumerate(histograms)})
+
+
+def test_ordinary_documents_are_read():
+    assert reads(REAL) == 328
+    assert reads(json.dumps(json.loads(REAL), indent=2).encode()) == 328
+    assert reads(main(linear({"1": 1}, sum=1.5), linear({}), {**linear({}), "values": {"10": 3}})) == 3
+    assert reads(unified_document("event")) == 0
+    keyed = {"A": {"x": linear({}), "y": linear({"1": 1})}, "B": {}}
+    assert (
+        reads(unified_document(keyedHistograms=keyed, processes={"gpu": {"histograms": {"A": linear({})}}}))
+        == 3
+    )
+
+
+@pytest.mark.parametrize(
+    "histogram",
+    [
+        linear({"2": 1}),
+        linear({"4": 1, "1": 1}),
+        linear({"1": -1}),
+        linear({"1": 1.0}),
+        linear({"1": 10**10}),
+        linear({}, sum=-1),
+        linear({}, sum=2**53 + 1),
+        linear({}, sum=None),
+        linear({}, sum=1e300),
+        linear({}, more=1),
+        linear({}, histogram_type=6),
+        linear({}, bucket_count=2),
+        linear({}, range=[10, 1]),
+        linear({}, range=[1, 10, 20]),
+        {"values": {}},
+        [1, 2, 3],
+    ],
+)
+def test_everything_unusual_is_left_alone(histogram):
+    assert reads(main(linear({}), histogram)) is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b'{"histograms":{"A"',
+        b'{"histograms":{"A":{}}}',
+        b'{"histograms":{,}}',
+        b'{"histograms":{"\xc3\xa9":{"range":[1,2],"bucket_count":3,"histogram_type":2,"values":{}}}}',
+        b'{"histograms":{"a\\u0062":{"range":[1,2],"bucket_count":3,"histogram_type":2,"values":{}}}}',
+        b'{"histograms":{"A":{"range":[1,2],"bucket_count":3,"histogram_type":2,"values":{"1":1,}}}}',
+        b'{"histograms":{"A":{"range":[1,2],"bucket_count":3,"histogram_type":2,"values":{},"values":{}}}}',
+        b'{"histograms":{"A":{"range":[1,2],"bucket_count":03,"histogram_type":2,"values":{}}}}',
+        b'{"a":"',
+        b'{"a":"\\',
+        b'{"a":[[',
+    ],
+)
+def test_text_that_breaks_off_or_is_not_quite_json(text):
+    assert reads(text) is False
+
+
+def test_the_same_name_twice_is_left_alone():
+    one = json.dumps(linear({"1": 1}))
+    assert reads(f'{{"histograms":{{"A":{one},"B":{one}}}}}'.encode()) == 2
+    assert reads(f'{{"histograms":{{"A":{one},"A":{one}}}}}'.encode()) is False
+    assert reads(f'{{"keyedHistograms":{{"A":{{"x":{one},"x":{one}}}}}}}'.encode()) is False
+
+
+def test_histograms_under_an_escaped_name_are_found_by_the_slow_way():
+    text = json.dumps(main(linear({"1": 1}))).replace('"histograms"', '"hist\\u006fgrams"').encode()
+    (row,), _ = rows_of(convert([ping(telemetry_path("main"), text)]))
+    assert [one["name"] for one in row["histograms"]] == ["H0"]
+
+
+def test_everything_grows(monkeypatch):
+    monkeypatch.setattr(columns_module, "_FIRST_ROWS", 4)
+    monkeypatch.setattr(columns_module, "_FIRST_BUCKETS", 8)
+    monkeypatch.setattr(columns_module, "_FIRST_TEXT_BYTES", 64)
+    monkeypatch.setattr(columns_module, "_FIRST_PLACES", 1)
+    monkeypatch.setattr(columns_module, "LABELS_MAX_COUNT", 8)
+    monkeypatch.setattr(columns_module, "RANGES_MAX_COUNT", 4)
+    path, body = real_ping()
+    document = unified_document(
+        keyedHistograms={f"K{n}": {f"key {m}": linear({"1": 1}) for m in range(n)} for n in range(9)},
+        processes={f"p{n}": {"histograms": {"A": linear({"1": n}, range=[1, 20 + n])}} for n in range(9)},
+    )
+    pings = [ping(f"/submit/telemetry/{path}", body), ping(telemetry_path("main"), document)] * 2
+    fast = Converter(build.settings())
+    expected = rows_of(convert(pings, Converter(build.settings(), one_by_one=True)))
+    assert rows_of(convert(pings, fast)) == expected
+    # Once more, with the tables that were begun anew after the first time.
+    assert rows_of(convert(pings, fast)) == expected
+
+
+numbers = (
+    st.floats(min_value=0, max_value=1e15, allow_nan=False).map(repr)
+    | st.decimals(0, 10**9, places=14, allow_nan=False).map(str)
+    | st.tuples(st.integers(0, 10**18), st.integers(1, 17)).map(
+        lambda parts: f"{parts[0] // 10 ** parts[1]}.{parts[0] % 10 ** parts[1]:0{parts[1]}d}"
+    )
+)
+
+
+@given(st.lists(numbers.filter(lambda text: "e" not in text.lower()), min_size=1, max_size=20))
+@settings(max_examples=100)
+def test_sums_are_the_nearest_doubles(texts):
+    histograms = ",".join(
+        f'"H{number}":{{"range":[1,2],"bucket_count":3,"histogram_type":2,"values":{{}},"sum":{text}}}'
+        for number, text in enumerate(texts)
+    )
+    column = HistogramColumn()
+    assert column.read(f'{{"histograms":{{{histograms}}}}}'.encode()) is not None
+    column.end_ping()
+    assert [one["sum"] for one in column.take().to_pylist()[0]] == [float(text) for text in texts]
+
+
+@given(st.integers(2**53 - 10, 2**63), st.integers(1, 18))
+@settings(max_examples=100)
+def test_division_rounds_to_even(mantissa, fraction):
+    powers = histogram_parser.POWERS_OF_TEN
+    number, exact = histogram_parser._divided(np.uint64(mantissa), np.uint64(fraction), powers)
+    assert not exact or number == float(f"{mantissa}e-{fraction}")

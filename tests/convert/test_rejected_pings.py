@@ -1,0 +1,191 @@
+"""Every error type: what brings it about, what the row says, and what it must not say."""
+
+import gzip
+import json
+from datetime import timedelta
+
+import pytest
+
+from telemetry_lake.convert import Converter
+from telemetry_lake.convert.histograms import HISTOGRAMS_MAX_COUNT
+from telemetry_lake.failures import ErrorType
+from tests.convert.ping_builders import (
+    ADDRESS,
+    DOCUMENT_ID,
+    RAW_KEY,
+    REVISION,
+    as_body,
+    classic_document,
+    convert,
+    generic_path,
+    glean_document,
+    gzipped,
+    linear,
+    live_row,
+    ping,
+    rejected_row,
+    rows_of,
+    settings,
+    telemetry_path,
+    unified_document,
+)
+
+MAIN = telemetry_path("main")
+GREETING = generic_path("lake-demo", "greeting")
+
+
+def with_histogram(histogram):
+    return unified_document(histograms={"GC_MS": histogram})
+
+
+def classic_with(histogram, name="CYCLE_COLLECTOR_FULL"):
+    return classic_document(histograms={name: histogram})
+
+
+UNDEFINED = classic_with(linear({"1": 1}))
+UNDEFINED["info"]["revision"] = REVISION.replace("a55c", "b55c")
+NOT_HEXADECIMAL = classic_with(linear({"1": 1}))
+NOT_HEXADECIMAL["info"]["revision"] = REVISION.replace("a55c55edf302", "../../etc")
+NAMELESS = classic_with(linear({"1": 1}))
+del NAMELESS["info"]["revision"]
+
+SHORT = {**classic_with([1, 2, 0, 0, 0, 0, 0], "STARTUP_CRASH_DETECTED"), "ver": 2}
+
+REJECTIONS = [
+    ("invalid_path", "path", "/submit/lake-demo/greeting/one/" + DOCUMENT_ID, b"{}"),
+    ("invalid_path", "path", "/submit/telemetry/" + DOCUMENT_ID + "/main", b"{}"),
+    ("bare_document_id", "path", "/submit/telemetry/" + DOCUMENT_ID, b"{}"),
+    ("invalid_document_id", "path", "/submit/lake-demo/greeting/1/no-uuid", b"{}"),
+    ("empty_body", "decompress", MAIN, b""),
+    ("invalid_gzip", "decompress", MAIN, gzipped({})[:-3]),
+    ("invalid_gzip", "decompress", MAIN, gzipped({}) + b"more"),
+    ("invalid_gzip", "decompress", MAIN, gzipped({}) + b"\x1f\x8b"),
+    ("invalid_gzip", "decompress", MAIN, b"\x1f\x8b" + bytes(40)),
+    ("too_large", "decompress", MAIN, gzipped(b" " * 2_000_000)),
+    ("invalid_json", "decode", MAIN, b"{"),
+    ("invalid_json", "decode", MAIN, b'{"a":"\xff"}'),
+    ("invalid_json", "decode", MAIN, b'{"a":NaN}'),
+    ("invalid_json", "decode", MAIN, gzipped(b"\x00")),
+    ("not_an_object", "decode", MAIN, b"[]"),
+    ("not_an_object", "decode", MAIN, b"null"),
+    ("unknown_document_type", "identify", generic_path("nobody", "nothing"), b"{}"),
+    ("unknown_document_type", "identify", generic_path("lake-demo", "farewell"), b"{}"),
+    ("unknown_document_version", "identify", generic_path("lake-demo", "greeting", "2"), b"{}"),
+    ("unknown_document_version", "identify", MAIN, b"{}"),
+    ("unknown_document_version", "identify", MAIN, b'{"ver":7}'),
+    ("unknown_document_version", "identify", MAIN, b'{"ver":1.5}'),
+    ("schema_violation", "validate", GREETING, b"{}"),
+    ("schema_violation", "validate", MAIN, {**unified_document(), "clientId": 3}),
+    ("schema_violation", "validate", MAIN, with_histogram({"range": [1, 10]})),
+    ("schema_violation", "validate", MAIN, with_histogram(linear({}, sum="many"))),
+    ("schema_violation", "validate", generic_path("a-b", "events"), glean_document(ping_info={})),
+    ("unknown_histogram_revision", "convert", telemetry_path("idle-daily"), UNDEFINED),
+    ("unknown_histogram_revision", "convert", telemetry_path("idle-daily"), NOT_HEXADECIMAL),
+    ("unknown_histogram_revision", "convert", telemetry_path("idle-daily"), NAMELESS),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"2": 1}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"01": 1}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"-1": 1}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"": 1}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": 1.0}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": "1"}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": True}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": None}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": 2**63}))),
+    ("invalid_histogram", "convert", telemetry_path("idle-daily"), classic_with(linear({"2": 1}))),
+    ("invalid_histogram", "convert", telemetry_path("idle-daily"), SHORT),
+]
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize(
+    "error_type,stage,path,document",
+    [pytest.param(*rejection, id=f"{rejection[0]}-{number}") for number, rejection in enumerate(REJECTIONS)],
+)
+def test_rejection(error_type, stage, path, document, one_by_one):
+    converter = Converter(settings(document_max_bytes=1_000_000), one_by_one=one_by_one)
+    row = rejected_row(path, document, converter)
+    assert (row["error_type"], row["stage"]) == (error_type, stage)
+    assert row["error_message"]
+    assert row["body"] == as_body(document)
+    assert (row["raw_object"], row["raw_object_position"]) == (RAW_KEY, 0)
+    assert row["request"]["path"] == path
+    assert (row["schema_path"] is not None) == (error_type == "schema_violation")
+    if stage != "path":
+        assert row["document_id"] == DOCUMENT_ID
+
+
+def test_column_that_cannot_hold_its_field():
+    converter = Converter(settings(accept_unknown_types_of={"startup"}))
+    row = rejected_row(generic_path("startup", "thing"), {"client_id": ["me"]}, converter)
+    assert (row["error_type"], row["stage"]) == ("invalid_value", "convert")
+    assert row["error_message"] == "/client_id: the value is not of type string"
+
+
+def test_every_error_type_is_tested():
+    assert {error_type for error_type, *_ in REJECTIONS} | {"invalid_value"} == set(ErrorType)
+
+
+def test_first_step_that_says_no_is_the_one():
+    assert rejected_row("/submit/telemetry/" + DOCUMENT_ID, b"")["error_type"] == "bare_document_id"
+    assert rejected_row(generic_path("nobody", "nothing"), b"[")["error_type"] == "invalid_json"
+    wrong_twice = {**with_histogram(linear({"2": 1})), "clientId": 3}
+    assert rejected_row(MAIN, wrong_twice)["error_type"] == "schema_violation"
+
+
+def test_message_and_schema_path_of_a_violation():
+    row = rejected_row(MAIN, with_histogram(linear({}, range=[1, "x"])))
+    assert row["error_message"] == ('/payload/histograms/GC_MS/range/1: the value is not of type "integer"')
+    assert row["schema_path"] == "/$defs/histogram/properties/range/items/type"
+
+
+def test_document_at_its_limit_and_one_past_it():
+    text = json.dumps({"text": "x" * 100}).encode()
+    converter = Converter(settings(document_max_bytes=len(text)))
+    for body in (text, gzip.compress(text), gzip.compress(text[:50]) + gzip.compress(text[50:])):
+        assert live_row(GREETING, body, converter)["document_bytes"] == len(text)
+    longer = text + b" "
+    for body in (longer, gzip.compress(longer), gzip.compress(longer[:50]) + gzip.compress(longer[50:])):
+        assert rejected_row(GREETING, body, converter)["error_type"] == "too_large"
+
+
+def test_bomb_is_not_decompressed():
+    bomb = gzip.compress(gzip.compress(bytes(256 * 1024 * 1024), compresslevel=9, mtime=0), mtime=0)
+    assert rejected_row(GREETING, gzip.decompress(bomb))["error_type"] == "too_large"
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_number_of_histograms_at_its_limit_and_one_past_it(one_by_one):
+    converter = Converter(settings(), one_by_one=one_by_one)
+    many = {f"H{number}": linear({"1": 1}) for number in range(HISTOGRAMS_MAX_COUNT)}
+    assert len(live_row(MAIN, unified_document(histograms=many), converter)["histograms"]) == len(many)
+    many["ONE_MORE"] = linear({})
+    assert (
+        rejected_row(MAIN, unified_document(histograms=many), converter)["error_type"] == "invalid_histogram"
+    )
+
+
+@pytest.mark.parametrize("depth,kept", [(900, True), (1_100, False)])
+def test_deep_documents(depth, kept):
+    nested = b'{"text":"","a":' + b"[" * depth + b"]" * depth + b"}"
+    live, rejected = rows_of(convert([ping(GREETING, nested)]))
+    assert len(live) == kept
+    assert [row["error_type"] for row in rejected] == ([] if kept else ["invalid_json"])
+
+
+def test_address_is_nowhere():
+    headers = [
+        ("x-forwarded-for", f"{ADDRESS}, 10.0.0.1".encode()),
+        ("x-real-ip", ADDRESS.encode()),
+        ("forwarded", f"for={ADDRESS}".encode()),
+        ("user-agent", b"Firefox"),
+    ]
+    pings = [
+        ping(path, document, headers=headers, remote_address=ADDRESS, later=timedelta(milliseconds=number))
+        for number, (_, _, path, document) in enumerate(REJECTIONS)
+    ]
+    pings.append(ping(MAIN, unified_document(), headers=headers, remote_address=ADDRESS))
+    live, rejected = rows_of(convert(pings))
+    assert len(live) + len(rejected) == len(pings)
+    assert [dict(row["headers"]) for row in live] == [{"user-agent": "Firefox"}] * len(live)
+    assert ADDRESS not in repr(live)
+    assert ADDRESS not in repr(rejected)
