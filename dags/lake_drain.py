@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from telemetry_lake.drain import Drain
 
 PATIENT: Final[dict[str, Any]] = {
+    # pyiceberg waits for an answer of a REST catalog for ever.
+    "execution_timeout": timedelta(minutes=20),
     "retries": 4,
     "retry_delay": timedelta(seconds=2),
     "retry_exponential_backoff": True,

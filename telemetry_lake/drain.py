@@ -76,7 +76,7 @@ class Drain:
         self, settings: Settings, *, stage: Stager | None = None, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self.settings = settings
-        self._stage = stage
+        self.stage = stage
         self._clock = clock
         self.store = ObjectStore(settings.s3)
         self.queue = IndexQueue(settings.sqs)
@@ -104,7 +104,7 @@ class Drain:
                 self.store,
                 self.ledger,
                 part,
-                self._stage or self._staging(part.batch_id),
+                self.stage or self.stager(part.batch_id),
                 bucket=self.settings.s3.raw_bucket,
                 max_attempts=self.settings.drain.conversion_max_attempts,
             )
@@ -160,13 +160,18 @@ class Drain:
         if errors:
             raise errors[0]
 
-    def _staging(self, batch: str) -> Stager:
+    def stager(self, batch: str) -> Stager:
+        """The conversion into the staging areas of a batch."""
         from telemetry_lake.convert.stage import stage_raw_objects
 
         folders = {name: staging_area(self.catalog.load_table(name), batch) for name in TABLES_IN_ORDER}
 
         def stage(raws: Iterable[RawObject]) -> Staged:
-            result = stage_raw_objects(self._converter, raws, folders)
+            try:
+                result = stage_raw_objects(self._converter, raws, folders)
+            except OSError as error:
+                # What Arrow raises when S3 does not take a part of a file.
+                raise RetriableError(f"staging files of batch {batch}: {error}") from error
             return Staged(
                 [
                     StagedFile(table=file.table, uri=file.uri, rows=file.rows, bytes=file.bytes)

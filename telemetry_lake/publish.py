@@ -41,6 +41,8 @@ from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
 BATCH_ID_PROPERTY: Final = "telemetry-lake.batch-id"
 """The name of the batch id in the summary of a snapshot."""
 TABLES_IN_ORDER: Final = (LIVE_PINGS, LIVE_REJECTED_PINGS)
+FIRST_SEQUENCE_NUMBER: Final = 1
+"""The sequence number of a table's first snapshot (https://iceberg.apache.org/spec/#sequence-numbers)."""
 CLOCKS_APART_MAX: Final = timedelta(hours=1)
 """How far the clocks of two machines that commit may be apart."""
 RETRY_WAIT_MAX_SECONDS: Final = 5.0
@@ -155,7 +157,8 @@ def _reaches_back(table: Table, moment: datetime) -> bool:
     for oldest in history(table):
         if datetime.fromtimestamp(oldest.timestamp_ms / 1_000, UTC) <= moment:
             return True
-    return oldest is None or oldest.parent_snapshot_id is None
+    # Not its parent: whoever expires a snapshot may take the parent out of its children, as pyiceberg does.
+    return oldest is None or oldest.sequence_number == FIRST_SEQUENCE_NUMBER
 
 
 def only_as_loaded(table: Table) -> Table:

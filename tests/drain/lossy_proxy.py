@@ -43,10 +43,14 @@ def _serve(client: socket.socket, address: tuple[str, int], on_answer: Callable[
     pending: list[str] = []
     with contextlib.suppress(OSError), client, socket.create_connection(address) as server:
         threading.Thread(target=_forward_requests, args=(client, server, pending), daemon=True).start()
-        while chunk := server.recv(CHUNK_BYTES):
-            if pending and not on_answer(pending.pop(0)):
-                return
-            client.sendall(chunk)
+        try:
+            while chunk := server.recv(CHUNK_BYTES):
+                if pending and not on_answer(pending.pop(0)):
+                    return
+                client.sendall(chunk)
+        finally:
+            # Closing alone would wait for the thread that still reads from the client.
+            client.shutdown(socket.SHUT_RDWR)
 
 
 def _forward_requests(client: socket.socket, server: socket.socket, pending: list[str]) -> None:
