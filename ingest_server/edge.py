@@ -11,7 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -45,7 +45,18 @@ HEADER_SPELLINGS_MAX: Final = 512
 log = logging.getLogger(__name__)
 
 _AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
-_PROTOCOLS: Final = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
+_HTTP_10: Final = b"HTTP/1.0"
+_PROTOCOLS: Final = {"1.1": b"HTTP/1.1", "1.0": _HTTP_10}
+_HOST: Final = 1
+_LENGTH: Final = 2
+_CODING: Final = 3
+_EXPECT: Final = 4
+_SPECIAL: Final = {
+    b"host": _HOST,
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
+    b"expect": _EXPECT,
+}
 _IDLE: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
@@ -83,7 +94,7 @@ class Edge:
         self.connections: set[Connection] = set()
         self.buffered_bytes = 0
         self.is_stopping = False
-        self.header_names: dict[bytes, tuple[bytes, bool]] = {}
+        self.header_kinds: dict[bytes, _HeaderKind] = {}
         self.now_seconds = 0.0
         self.date = ""
         self.durable_answer = b""
@@ -112,23 +123,21 @@ class Edge:
         for connection in [item for item in self.connections if item.is_idle]:
             connection.close_without_answer()
 
-    def header_name(self, name: bytes) -> tuple[bytes, bool]:
-        """The lower-case form of a header's name, and whether the header is captured."""
+    def header_kind(self, name: bytes) -> "_HeaderKind":
+        """What a header's name, as it was spelled, means to us."""
         lower = name.lower()
-        entry = (lower, lower in self._captured)
-        if len(self.header_names) < HEADER_SPELLINGS_MAX:
-            self.header_names[name] = entry
-        return entry
+        kind = (lower, lower in self._captured, _SPECIAL.get(lower, 0))
+        if len(self.header_kinds) < HEADER_SPELLINGS_MAX:
+            self.header_kinds[name] = kind
+        return kind
 
 
-class _Waiting(NamedTuple):
-    """A request whose answer has not been sent: a ping without `answer`, or an answer behind a ping."""
+_HeaderKind = tuple[bytes, bool, int]
+"""A header's name in lower case, whether it is captured, and which special one it is (0: none)."""
 
-    answer: bytes | None
-    begun_seconds: float
-    body_bytes: int
-    keeps_open: bool
-    is_http_10: bool
+_Waiting = tuple[bytes | None, float, int, bool, bool]
+"""A request whose answer has not been sent: the answer (None: a ping that waits for its commit), when the
+request began, the bytes of its body, whether the connection stays open, whether it is HTTP/1.0."""
 
 
 class _Ended(Exception):
@@ -144,30 +153,30 @@ class Connection(asyncio.Protocol):
         "_began_seconds",
         "_body",
         "_body_bytes",
-        "_body_raw_bytes",
         "_discarded_bytes",
         "_edge",
         "_expects_continue",
         "_fields",
-        "_head_bytes",
-        "_head_lines",
-        "_head_raw_bytes",
         "_host",
-        "_hosts",
+        "_incomplete_bytes",
         "_is_chunked",
         "_is_ended",
         "_is_paused",
-        "_is_too_long",
         "_length",
+        "_lines",
         "_lingers",
+        "_method",
         "_parser",
         "_path",
         "_phase",
+        "_protocol",
         "_query",
+        "_read_bytes",
         "_reads_page",
         "_refusal",
         "_saw_eof",
         "_target",
+        "_timed_phase",
         "_transport",
         "_waiting",
         "deadline_seconds",
@@ -179,26 +188,23 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[_Waiting] = deque()
         self._address = b""
-        self._target = b""
-        self._path = b""
-        self._query = b""
-        self._fields: list[bytes] = []
-        self._host = b""
-        self._hosts = 0
-        self._length: int | None = None
-        self._refusal: Answer | None = None
-        self._head_lines = 0
-        self._head_bytes = 0
-        self._began_seconds = 0.0
-        self._phase = _IDLE
         self._is_ended = False
         self._is_paused = False
         self._lingers = False
         self._saw_eof = False
-        self._discarded_bytes = 0
+        # Of the request that is being read; `on_message_begin` and `_judge` set them anew.
+        self._phase = self._timed_phase = _IDLE
+        self._began_in_this_read = False
+        self._began_seconds = 0.0
+        self._read_bytes = self._incomplete_bytes = self._discarded_bytes = 0
+        self._lines: list[tuple[bytes, bytes]] = []
+        self._target = self._method = self._path = self._query = self._protocol = self._host = b""
+        self._fields: list[bytes] = []
+        self._length: int | None = None
+        self._is_chunked = self._expects_continue = self._reads_page = False
+        self._refusal: Answer | None = None
         self._body: bytes | bytearray = b""
         self._body_bytes = 0
-        self._begin()
         self.deadline_seconds = edge.now_seconds + edge.settings.head_timeout_seconds
 
     @property
@@ -236,6 +242,7 @@ class Connection(asyncio.Protocol):
         if self._is_ended:
             self._discard(len(data))
             return
+        self._read_bytes = len(data)
         self._began_in_this_read = False
         try:
             self._parser.feed_data(data)
@@ -247,8 +254,8 @@ class Connection(asyncio.Protocol):
             if not self._is_ended:
                 self._end(answers.MALFORMED)
         else:
-            if self._phase != _IDLE and not self._began_in_this_read:
-                self._limit_incomplete_request(len(data))
+            if self._phase != _IDLE:
+                self._wait_for_rest()
         if len(self._waiting) > REQUESTS_WAITING_MAX:
             self._pause()
 
@@ -271,57 +278,31 @@ class Connection(asyncio.Protocol):
         """A request begins."""
         if self._is_ended:
             raise _Ended
-        self._begin()
         self._phase = _HEAD
+        self._timed_phase = _IDLE
+        self._began_in_this_read = True
         self._began_seconds = time.perf_counter()
-        edge = self._edge
-        self.deadline_seconds = edge.now_seconds + edge.settings.head_timeout_seconds
+        self._target = b""
+        self._lines = []
+        self._incomplete_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        """A part of the target, or all of it."""
-        target = self._target + url if self._target else url
-        if len(target) > self._edge.settings.max_path_bytes:
-            self._is_too_long = True
-            target = b"/"
-        self._target = target
+        """A part of the target, or all of it; of one that is too long, no more than is needed to know."""
+        if len(self._target) <= self._edge.settings.max_path_bytes:
+            self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header line; those of a chunked body's trailer are dropped."""
-        if self._phase != _HEAD:
-            return
-        self._head_lines += 1
-        self._head_bytes += len(name) + len(value) + _LINE_OVERHEAD_BYTES
-        edge = self._edge
-        if self._head_lines > HEAD_MAX_LINES or self._head_bytes > HEAD_MAX_BYTES:
-            self._end(
-                self._too_large(answers.TARGET_TOO_LONG) if self._is_too_long else answers.FIELD_TOO_LARGE
-            )
-            raise _Ended
-        lower, is_captured = edge.header_names.get(name) or edge.header_name(name)
-        if is_captured:
-            value = value.strip(b" \t")
-            if len(value) > edge.settings.max_captured_field_bytes:
-                self._refusal = answers.FIELD_TOO_LARGE
-            else:
-                self._fields += (lower, value)
-        if lower == b"host":
-            self._host = value.strip(b" \t")
-            self._hosts += 1
-        elif lower == b"content-length":
-            self._length = int(value)
-        elif lower == b"transfer-encoding":
-            self._is_chunked = True
-        elif lower == b"expect":
-            self._expects_continue = value.strip(b" \t").lower() == b"100-continue"
+        if self._phase == _HEAD:
+            self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide about the request before its body."""
-        edge = self._edge
         self._phase = _BODY
-        self.deadline_seconds = edge.now_seconds + edge.settings.body_timeout_seconds
+        self._discarded_bytes = self._incomplete_bytes = 0
         self._refusal = refusal = self._judge()
         if refusal is not None:
-            is_long = (self._length or 0) > edge.settings.max_body_bytes
+            is_long = (self._length or 0) > self._edge.settings.max_body_bytes
             if refusal.ends_connection or self._expects_continue or is_long:
                 self._end(refusal)
         elif self._expects_continue:
@@ -358,27 +339,25 @@ class Connection(asyncio.Protocol):
         keeps_open = self._parser.should_keep_alive() and not edge.is_stopping
         if not keeps_open:
             self._is_ended = True
-        version = self._parser.get_http_version()
-        if self._refusal is not None:
-            self._answer(self._refusal, keeps_open=keeps_open, is_http_10=version == "1.0")
-            return
-        method = self._parser.get_method()
-        if self._reads_page:
-            page = edge.pages[self._path]()
+        if self._refusal is not None or self._reads_page:
+            answer = self._refusal or edge.pages[self._path]()
             self._answer(
-                page, keeps_open=keeps_open, is_http_10=version == "1.0", without_body=method == b"HEAD"
+                answer,
+                keeps_open=keeps_open,
+                is_http_10=self._protocol == _HTTP_10,
+                without_body=self._method == b"HEAD",
             )
             return
         self._waiting.append(
-            _Waiting(None, self._began_seconds, self._body_bytes, keeps_open, version == "1.0")
+            (None, self._began_seconds, self._body_bytes, keeps_open, self._protocol == _HTTP_10)
         )
         metadata = b"\n".join(
             (
                 b"%d" % (time.time_ns() // 1_000),
-                method,
+                self._method,
                 self._path,
                 self._query,
-                _PROTOCOLS[version],
+                self._protocol,
                 self._address,
                 self._host,
                 *self._fields,
@@ -414,10 +393,9 @@ class Connection(asyncio.Protocol):
             return
         transport.write(answer)
         if waiting:
-            while waiting and (following := waiting[0]).answer is not None:
-                waiting.popleft()
-                transport.write(following.answer)
-                keeps_open = following.keeps_open
+            while waiting and (following := waiting[0][0]) is not None:
+                keeps_open = waiting.popleft()[3]
+                transport.write(following)
             if self._is_paused and len(waiting) <= REQUESTS_WAITING_MAX // 2:
                 self._resume()
         if not keeps_open:
@@ -432,50 +410,32 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _begin(self) -> None:
-        """Forget the request before this one."""
-        self._target = b""
-        self._fields = []
-        self._host = b""
-        self._hosts = 0
-        self._length = None
-        self._is_chunked = False
-        self._expects_continue = False
-        self._is_too_long = False
-        self._reads_page = False
-        self._refusal = None
-        self._head_lines = 0
-        self._head_bytes = 0
-        self._head_raw_bytes = 0
-        self._body_raw_bytes = 0
-        self._began_in_this_read = True
-        self._discarded_bytes = 0
-
     def _judge(self) -> Answer | None:
         """The answer to a request that is refused whatever its body is; the order is the specification's."""
         edge = self._edge
         settings = edge.settings
         parser = self._parser
-        version = parser.get_http_version()
-        if version not in _PROTOCOLS or parser.should_upgrade():
+        protocol = _PROTOCOLS.get(parser.get_http_version())
+        has_large_field, hosts = self._read_lines()
+        if protocol is None or parser.should_upgrade():
             return answers.MALFORMED
-        if self._hosts != 1 and (self._hosts or version == "1.1"):
+        if hosts != 1 and (hosts or protocol != _HTTP_10):
             return answers.MALFORMED
-        if self._is_too_long:
-            return self._too_large(answers.TARGET_TOO_LONG)
+        self._protocol = protocol
+        self._method = method = parser.get_method()
         target = self._target
+        if len(target) > settings.max_path_bytes:
+            return self._too_large(answers.TARGET_TOO_LONG)
         if target[0] != _SLASH and (authority := _AUTHORITY.match(target)) is not None:
             target = target[authority.end() :]
             target = target if target.startswith(b"/") else b"/" + target
         self._path, _, self._query = target.partition(b"?")
         if (
-            self._refusal is not None
+            has_large_field
             or len(self._path) > settings.max_captured_field_bytes
             or len(self._query) > settings.max_captured_field_bytes
-            or len(self._host) > settings.max_captured_field_bytes
         ):
             return answers.FIELD_TOO_LARGE
-        method = parser.get_method()
         if not is_submission(self._path.decode("latin-1")):
             if self._path not in edge.pages:
                 return answers.NOT_FOUND
@@ -492,19 +452,69 @@ class Connection(asyncio.Protocol):
             return answers.NOT_DURABLE
         return edge.refusal
 
-    def _limit_incomplete_request(self, count: int) -> None:
-        """Bound what the parser holds and what it skips; `count` more bytes did not complete the request.
+    def _read_lines(self) -> tuple[bool, int]:
+        """Take what is needed from the header lines; whether one is over a limit, and the number of hosts."""
+        kinds = self._edge.header_kinds
+        most = self._edge.settings.max_captured_field_bytes
+        lines, self._lines = self._lines, []
+        fields: list[bytes] = []
+        self._fields = fields
+        self._host = b""
+        self._length = None
+        self._is_chunked = self._expects_continue = self._reads_page = False
+        hosts = 0
+        is_large = len(lines) > HEAD_MAX_LINES
+        # Only a head that came in more bytes than the limit can be over it.
+        if self._incomplete_bytes + self._read_bytes > HEAD_MAX_BYTES:
+            total = sum(len(name) + len(value) for name, value in lines) + _LINE_OVERHEAD_BYTES * len(lines)
+            is_large = is_large or total > HEAD_MAX_BYTES
+        for name, value in lines:
+            lower, is_captured, special = kinds.get(name) or self._edge.header_kind(name)
+            if not (is_captured or special):
+                continue
+            stripped = value.strip(b" \t")
+            if is_captured:
+                is_large = is_large or len(stripped) > most
+                fields.append(lower)
+                fields.append(stripped)
+            if special == _HOST:
+                is_large = is_large or len(stripped) > most
+                self._host = stripped
+                hosts += 1
+            elif special == _LENGTH:
+                self._length = int(stripped)
+            elif special == _CODING:
+                self._is_chunked = True
+            elif special == _EXPECT:
+                self._expects_continue = stripped.lower() == b"100-continue"
+        return is_large, hosts
 
-        The read in which a request began is not counted: it may have held others before it.
+    def _wait_for_rest(self) -> None:
+        """Bound the time that an incomplete request has, and what the parser holds and skips of it.
+
+        The read in which the request began is not counted: it may have held others before it.
         """
+        edge = self._edge
+        settings = edge.settings
         if self._phase == _HEAD:
-            self._head_raw_bytes += count
-            if self._head_raw_bytes > 2 * HEAD_MAX_BYTES + self._edge.settings.max_path_bytes:
+            if self._timed_phase != _HEAD:
+                self._timed_phase = _HEAD
+                self.deadline_seconds = edge.now_seconds + settings.head_timeout_seconds
+        elif self._timed_phase != _BODY:
+            self._timed_phase = _BODY
+            self.deadline_seconds = edge.now_seconds + settings.body_timeout_seconds
+        if len(self._lines) > HEAD_MAX_LINES:
+            self._end(answers.FIELD_TOO_LARGE)
+        if self._began_in_this_read:
+            return
+        self._incomplete_bytes += self._read_bytes
+        if self._phase == _HEAD:
+            if self._incomplete_bytes > HEAD_MAX_BYTES + settings.max_path_bytes:
                 self._end(answers.FIELD_TOO_LARGE)
         elif self._is_chunked:
-            self._body_raw_bytes += count
-            overhead = self._body_raw_bytes - self._body_bytes - self._discarded_bytes
-            if overhead > CHUNK_OVERHEAD_MAX_BYTES + CHUNK_OVERHEAD_MAX_RATIO * self._body_bytes:
+            body_bytes = self._body_bytes + self._discarded_bytes
+            overhead = self._incomplete_bytes - body_bytes
+            if overhead > CHUNK_OVERHEAD_MAX_BYTES + CHUNK_OVERHEAD_MAX_RATIO * body_bytes:
                 self._end(answers.MALFORMED)
 
     def _too_large(self, answer: Answer) -> Answer:
@@ -525,7 +535,7 @@ class Connection(asyncio.Protocol):
     def _send(self, answer: bytes, *, keeps_open: bool) -> None:
         """Send an answer behind those that are owed already."""
         if self._waiting:
-            self._waiting.append(_Waiting(answer, 0.0, 0, keeps_open, False))
+            self._waiting.append((answer, 0.0, 0, keeps_open, False))
         elif self._transport is not None:
             self._transport.write(answer)
             if not keeps_open:
@@ -534,6 +544,7 @@ class Connection(asyncio.Protocol):
     def _end(self, answer: Answer) -> None:
         """Answer, and take nothing that follows for a request."""
         self._is_ended = self._lingers = True
+        self._lines = []
         self.deadline_seconds = self._edge.now_seconds + self._edge.settings.body_timeout_seconds
         self._answer(answer, keeps_open=False, is_http_10=False)
 

@@ -135,7 +135,8 @@ class GroupCommit:
             self._opened_seconds = None
         elif self._opened_seconds is None:
             self._opened_seconds = self._started_seconds
-        self._start()
+        # The next group starts after one more round of the loop, with everything that is ready by then.
+        self._loop.call_soon(self._start)
         self._on_commit(error, pings, length, seconds)
         for waiter in waiters:
             waiter.committed(error)

@@ -108,7 +108,7 @@ def split_segment_id(text: str) -> SegmentName:
 def record_head(marker: bytes, metadata: bytes, body: bytes | bytearray) -> bytes:
     """Header and metadata of a record; `body` follows it in the file."""
     header = _HEADER.pack(marker, len(metadata), len(body), crc32(body, crc32(metadata)))
-    return b"%b%b%b" % (header, _CHECKSUM.pack(crc32(header)), metadata)
+    return b"".join((header, _CHECKSUM.pack(crc32(header)), metadata))
 
 
 def scan(data: bytes, marker: bytes) -> Scan:
