@@ -30,7 +30,7 @@ DIMENSION_MAX_CHARACTERS: Final = 100
 DECIDED_MAX_VALUES: Final = 16_384
 """So many different values of a dimension are remembered with what became of them."""
 
-_SAFE: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9 ._+@~:{{}}-]{{0,{DIMENSION_MAX_CHARACTERS - 1}}}")
+_SAFE: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9 ._+@~:-]{{0,{DIMENSION_MAX_CHARACTERS - 1}}}")
 """No slash, backslash, quote, percent or control character, and no dot in front: such a value may
 stand in an object key, a partition or a file name without meaning anything there."""
 

@@ -13,6 +13,7 @@ from tests.convert.ping_builders import (
     RAW_KEY,
     TIME,
     classic_document,
+    convert,
     generic_path,
     glean_document,
     gzipped,
@@ -22,7 +23,6 @@ from tests.convert.ping_builders import (
     ping,
     rows_of,
     settings,
-    convert,
     telemetry_path,
     unified_document,
 )
