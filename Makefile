@@ -83,6 +83,10 @@ types: install ## Check types (mypy, strict)
 imports: install ## Check who imports whom (import-linter)
 	.venv/bin/lint-imports
 
+.PHONY: bench-ingest
+bench-ingest: install ## Measure one ingest worker against a handler that stores nothing and nginx (wrk; 4 minutes)
+	@$(PYTHON) -m benchmarks.ingest $(ARGUMENTS)
+
 .PHONY: format
 format: install ## Format the code and fix what can be fixed by a machine
 	$(PYTHON) -m ruff check --fix .

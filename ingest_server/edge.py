@@ -464,8 +464,8 @@ class Connection(asyncio.Protocol):
         self._is_chunked = self._expects_continue = self._reads_page = False
         hosts = 0
         is_large = len(lines) > HEAD_MAX_LINES
-        # Only a head that came in more bytes than the limit can be over it.
-        if self._incomplete_bytes + self._read_bytes > HEAD_MAX_BYTES:
+        # A head that came in one read that is smaller than the limit is within it.
+        if self._read_bytes > HEAD_MAX_BYTES or not self._began_in_this_read:
             total = sum(len(name) + len(value) for name, value in lines) + _LINE_OVERHEAD_BYTES * len(lines)
             is_large = is_large or total > HEAD_MAX_BYTES
         for name, value in lines:

@@ -108,6 +108,7 @@ def assert_nothing_lost_or_doubled(lake: Lake, node: RunningNode, hammers: Hamme
     assert {path: count for path, count in paths.items() if count != 1} == {}, "pings are doubled"
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments(lake: Lake, new_node: NewNode, hammers) -> None:
     """The whole node, or one of its processes, at a random moment after new acknowledgements."""
     moments = random.Random(SEED)
@@ -156,6 +157,7 @@ def test_children_of_a_killed_parent_stop_and_let_go(lake: Lake, new_node: NewNo
     assert sorted(read_shipped(lake).paths) == [b"/submit/telemetry/after", b"/submit/telemetry/before"]
 
 
+@pytest.mark.slow
 def test_s3_away_and_back(lake: Lake, new_node: NewNode, embedded_s3: EmbeddedS3, hammers) -> None:
     node = new_node(
         {**lake.environment, "TELEMETRY_LAKE_S3__MAX_ATTEMPTS": "1"},
@@ -182,6 +184,7 @@ def test_s3_away_and_back(lake: Lake, new_node: NewNode, embedded_s3: EmbeddedS3
     assert_nothing_lost_or_doubled(lake, node, hammer)
 
 
+@pytest.mark.slow
 def test_sqs_away_and_back(lake: Lake, new_node: NewNode, embedded_sqs: EmbeddedSqs, hammers) -> None:
     node = new_node(
         {**lake.environment, "TELEMETRY_LAKE_SQS__MAX_ATTEMPTS": "1"},
@@ -208,6 +211,7 @@ def test_sqs_away_and_back(lake: Lake, new_node: NewNode, embedded_sqs: Embedded
     assert_nothing_lost_or_doubled(lake, node, hammer)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shipped_waits_for_the_next_start(
     lake: Lake, new_node: NewNode, embedded_s3: EmbeddedS3
 ) -> None:

@@ -150,6 +150,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk_and_room_again(lake: Lake, small_disk: Path, embedded_s3) -> None:
     """507 while S3 is away and the disk is full; then everything that was acknowledged arrives once."""
     node = RunningNode(

@@ -250,6 +250,17 @@ def test_all_header_lines_at_their_limit_and_one_past(node: RunningNode) -> None
         assert node.ask(request(headers=(b"A: " + b"a" * size,))).status == status
 
 
+def test_header_lines_that_come_in_pieces_are_added_up(node: RunningNode) -> None:
+    half = b"A: " + b"a" * (HEAD_MAX_BYTES // 2)
+    data = request(headers=(half, half))
+    with node.client() as client:
+        for piece in (data[:40_000], data[40_000:60_000], data[60_000:]):
+            client.send(piece)
+            # The answer to somebody else shows that the worker has read what was sent before.
+            assert node.ask(request()).status == 200
+        assert client.answer().status == 431
+
+
 def test_number_of_header_lines_at_its_limit_and_one_past(node: RunningNode) -> None:
     for count, status in ((HEAD_MAX_LINES - 2, 200), (HEAD_MAX_LINES - 1, 431)):
         assert node.ask(request(headers=tuple(b"A%d: 1" % index for index in range(count)))).status == status

@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from typing import Final
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +108,7 @@ def answers_to(node: RunningNode, data: bytes) -> list[bytes]:
     return []
 
 
+@pytest.mark.slow
 def test_no_5xx_and_no_dead_worker(new_node) -> None:
     node = new_node().start()
     sent = 0
