@@ -171,8 +171,13 @@ def _found(result: Mapping[str, Any]) -> str:
 
 
 def _examples(result: Mapping[str, Any], identity: Sequence[str]) -> tuple[str, ...]:
-    rows = result.get("unexpected_index_list") or []
-    return tuple("#".join(str(row[name]) for name in identity) for row in rows[:EXAMPLES_MAX])
+    # Without the unexpected values, the identities of all rows come as one record of lists.
+    identities = [
+        "#".join(map(str, values))
+        for record in result.get("unexpected_index_list") or []
+        for values in zip(*(record[name] for name in identity), strict=True)
+    ]
+    return tuple(identities[:EXAMPLES_MAX])
 
 
 @cache

@@ -1,0 +1,135 @@
+"""A drain that is killed with -9 after any of its requests loses nothing and doubles nothing."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.context import ForkServerContext
+
+import pytest
+
+from telemetry_lake.drain import Drain, drain_once
+from telemetry_lake.replay import replay_raw_objects
+from telemetry_lake.settings import Settings
+from tests.drain.lossy_proxy import lossy_proxy
+from tests.drain.shipping import assert_each_once, ship
+
+PRELOADED = [
+    "great_expectations",
+    "pandas",
+    "pyiceberg.catalog.rest",
+    "telemetry_lake.audit",
+    "telemetry_lake.convert.stage",
+    "telemetry_lake.drain",
+]
+"""What takes seconds to import, once for all workers."""
+WORKER_DEADLINE_SECONDS = 60
+
+
+class Killer:
+    """Counts the requests of a worker, and kills it when the fatal one was answered and before it learns."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests: list[str] = []
+        self.fatal_request = 0
+        self.victim = 0
+
+    def arm(self, fatal_request: int) -> None:
+        with self._lock:
+            self.requests, self.fatal_request, self.victim = [], fatal_request, 0
+
+    def aim(self, victim: int) -> None:
+        with self._lock:
+            self.victim = victim
+
+    def on_answer(self, request: str) -> bool:
+        with self._lock:
+            self.requests.append(request)
+            if len(self.requests) != self.fatal_request:
+                return True
+            os.kill(self.victim, signal.SIGKILL)
+            return False
+
+
+@pytest.fixture(scope="session")
+def workers() -> ForkServerContext:
+    """Starts workers within milliseconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def test_a_worker_killed_after_any_request_loses_and_doubles_nothing(settings, workers):
+    killer, shipped = Killer(), ship(settings, good=2, bad=1)
+    with _through_proxies(settings, killer) as proxied:
+        _work(workers, proxied, killer, fatal_request=0)
+        requests = list(killer.requests)
+        assert_each_once(settings, shipped)
+        assert any("committed.json" in request for request in requests)
+        assert any("DeleteMessage" in request or request.startswith("POST / ") for request in requests)
+
+        for number in range(1, len(requests) + 1):
+            shipped += ship(settings, good=2, bad=1)
+            _work(workers, proxied, killer, fatal_request=number)
+
+    _finish(settings)
+    assert_each_once(settings, shipped)
+
+
+def test_a_worker_killed_again_and_again_on_one_batch_comes_to_its_end(settings, workers):
+    killer, shipped = Killer(), ship(settings, objects=2, good=2, bad=1)
+    with _through_proxies(settings, killer) as proxied:
+        for number in (14, 20, 26, 32, 38):
+            _work(workers, proxied, killer, fatal_request=number)
+            replay_raw_objects(Drain(settings))
+    _finish(settings)
+    assert_each_once(settings, shipped)
+
+
+def _work(workers: ForkServerContext, settings: Settings, killer: Killer, *, fatal_request: int) -> None:
+    """One drain in a process of its own, killed at its n-th request, or never."""
+    killer.arm(fatal_request)
+    go = workers.Event()
+    process = workers.Process(target=_drain, args=(settings, go))
+    process.start()
+    assert process.pid is not None
+    killer.aim(process.pid)
+    go.set()
+    process.join(WORKER_DEADLINE_SECONDS)
+    assert process.exitcode in ((-signal.SIGKILL, 0) if fatal_request else (0,)), process.exitcode
+
+
+def _drain(settings: Settings, go: "threading.Event") -> None:
+    go.wait()
+    drain_once(settings)
+
+
+def _finish(settings: Settings) -> None:
+    """What the redelivery of every message comes to."""
+    replay_raw_objects(Drain(settings))
+    while drain_once(settings).claimed.batches:
+        pass
+
+
+@contextmanager
+def _through_proxies(settings: Settings, killer: Killer) -> Iterator[Settings]:
+    """The same lake, reached through proxies that tell `killer` of every request."""
+    assert settings.s3.endpoint_url is not None
+    assert settings.sqs.endpoint_url is not None
+    with ExitStack() as stack:
+        s3 = stack.enter_context(lossy_proxy(settings.s3.endpoint_url, killer.on_answer))
+        sqs = stack.enter_context(lossy_proxy(settings.sqs.endpoint_url, killer.on_answer))
+        properties = dict(settings.catalog.properties)
+        catalog = stack.enter_context(lossy_proxy(properties["uri"], killer.on_answer))
+        properties |= {"uri": catalog, "s3.endpoint": s3}
+        properties["oauth2-server-uri"] = f"{catalog}/v1/oauth/tokens"
+        yield settings.model_copy(
+            update={
+                "s3": settings.s3.model_copy(update={"endpoint_url": s3}),
+                "sqs": settings.sqs.model_copy(update={"endpoint_url": sqs}),
+                "catalog": settings.catalog.model_copy(update={"properties": properties}),
+            }
+        )
