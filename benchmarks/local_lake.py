@@ -29,7 +29,12 @@ from telemetry_lake.settings import PROJECT_ROOT, Settings, load_settings
 PORT_OFFSETS: Final = range(11_000, 22_000, 100)
 """Above the default ports, and below those that the kernel gives to outgoing connections."""
 POLL_SECONDS: Final = 0.2
+START_MAX_SECONDS: Final = 600.0
 STOP_MAX_SECONDS: Final = 120.0
+UP_LINE: Final = "everything is up"
+"""What the stack prints when it is."""
+END_WITH_US: Final = ("setpriv", "--pdeathsig", "TERM")
+"""The kernel ends a child that was started like this when we are killed."""
 
 T = TypeVar("T")
 
@@ -66,6 +71,15 @@ class LocalLake:
         leader = self.leader(program)
         return sorted(find(self.layout.root, program), key=lambda process: process.pid != leader)
 
+    def processor_seconds(self, program: str) -> float:
+        """What one program has used so far: its living processes, and those that they have waited for."""
+        total = 0.0
+        for process in find(self.layout.root, program):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        return total
+
     def is_up(self, program: str) -> bool:
         """Whether one program runs and answers."""
         definition = next(item for item in self.plan.programs if item.name == program)
@@ -80,39 +94,42 @@ class LocalLake:
 
 @contextmanager
 def local_lake(variables: Mapping[str, str]) -> Iterator[LocalLake]:
-    """Start a local stack without a fleet, with `variables` added to the environment of all its programs."""
+    """Start a local stack without a fleet, with `variables` added to the environment of all its programs.
+
+    It stops when the block ends, and also when this process is killed.
+    """
     # Not pytest's folder: a socket's path may not be long, and PostgreSQL's user must get in.
     directory = Path(tempfile.mkdtemp(prefix="lake-"))
     directory.chmod(0o755)
     layout = Layout(directory.resolve())
+    output = directory / "output"
+    arguments = ("--no-fleet", "--directory", str(layout.root), "--port-offset", str(_free_offset()))
+    with output.open("wb") as log:
+        stack = subprocess.Popen(
+            (*END_WITH_US, sys.executable, "-m", "local_stack", "run", *arguments),
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **variables},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
-        started = _stack("start", layout, "--port-offset", str(_free_offset()), variables=variables)
-        if started.returncode != 0:
-            raise RuntimeError(f"the local stack did not start:\n{started.stdout}")
+        wait_for(
+            lambda: UP_LINE in output.read_text() or stack.poll() is not None,
+            deadline_seconds=START_MAX_SECONDS,
+            what=f"the local stack in {directory} is up",
+        )
         configuration = StackConfiguration.of_last_start(layout)
-        if configuration is None:
-            raise RuntimeError(f"the local stack did not leave its configuration in {layout.root}")
+        if stack.poll() is not None or configuration is None:
+            raise RuntimeError(f"the local stack did not start:\n{output.read_text()}")
         yield LocalLake(layout, plan(layout, configuration), load_settings(layout.env_file))
     finally:
+        stack.terminate()
         with suppress(subprocess.TimeoutExpired):
-            _stack("stop", layout)
+            stack.wait(STOP_MAX_SECONDS)
+        stack.kill()
+        stack.wait()
         end(find(layout.root), grace_seconds=0)
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _stack(
-    command: str, layout: Layout, *arguments: str, variables: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        (sys.executable, "-m", "local_stack", command, "--directory", str(layout.root), *arguments),
-        cwd=PROJECT_ROOT,
-        env={**os.environ, **(variables or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=None if command == "start" else STOP_MAX_SECONDS,
-    )
 
 
 def _free_offset() -> int:
@@ -141,10 +158,18 @@ class RunningFleet:
 
     process: subprocess.Popen[bytes]
     proof: Path
+    _lines: int = 0
+    _read_bytes: int = 0
 
     def acknowledged(self) -> int:
-        """How many pings were acknowledged so far."""
-        return self.proof.read_bytes().count(b"\n") if self.proof.exists() else 0
+        """How many pings were acknowledged so far; reads only what is new since the last call."""
+        if self.proof.exists():
+            with self.proof.open("rb") as file:
+                file.seek(self._read_bytes)
+                new = file.read()
+            self._lines += new.count(b"\n")
+            self._read_bytes += len(new)
+        return self._lines
 
     def stop(self) -> None:
         """End it, and wait until it has written its tally."""
@@ -157,7 +182,7 @@ def running_fleet(url: str, proof: Path, *arguments: str) -> Iterator[RunningFle
     """Start a fleet; its output goes to the terminal, or to pytest."""
     process = subprocess.Popen(
         (
-            *(sys.executable, "-m", "client_fleet", "--target", url, "--duration", "0"),
+            *(*END_WITH_US, sys.executable, "-m", "client_fleet", "--target", url, "--duration", "0"),
             *("--acknowledged", str(proof), *arguments),
         ),
         cwd=PROJECT_ROOT,
