@@ -8,7 +8,7 @@ does not leave hundreds of runs behind that find nothing to do.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -34,7 +34,7 @@ class IndexQueueDoorbell(BaseEventTrigger):
         """The class and its arguments, of which there are none: the settings say which queue it is."""
         return (f"{type(self).__module__}.{type(self).__qualname__}", {})
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    async def run(self) -> AsyncGenerator[TriggerEvent, None]:
         """Ring for ever; an outage of the queue is waited out."""
         bell = Bell()
         while True:
@@ -69,7 +69,7 @@ class Bell:
         return True
 
 
-async def _queue_lengths() -> AsyncIterator[tuple[int, int]]:
+async def _queue_lengths() -> AsyncGenerator[tuple[int, int], None]:
     """How many messages wait and how many are being worked on, about, every `POLL_SECONDS`."""
     from aiobotocore.config import AioConfig
     from aiobotocore.session import get_session

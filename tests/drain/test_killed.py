@@ -1,7 +1,8 @@
-"""A drain that is killed with -9 after any of its requests loses nothing and doubles nothing."""
+"""A drain that is killed with -9 after any of its writes loses nothing and doubles nothing."""
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def workers() -> ForkServerContext:
     return context
 
 
-def test_a_worker_killed_after_any_request_loses_and_doubles_nothing(settings, workers):
+@pytest.mark.slow
+def test_a_worker_killed_after_any_write_loses_and_doubles_nothing(settings, workers):
     killer, shipped = Killer(), ship(settings, good=2, bad=1)
     with _through_proxies(settings, killer) as proxied:
         _work(workers, proxied, killer, fatal_request=0)
@@ -71,7 +73,7 @@ def test_a_worker_killed_after_any_request_loses_and_doubles_nothing(settings, w
         assert any("committed.json" in request for request in requests)
         assert any("DeleteMessage" in request or request.startswith("POST / ") for request in requests)
 
-        for number in range(1, len(requests) + 1):
+        for number in points_to_kill_at(requests):
             shipped += ship(settings, good=2, bad=1)
             _work(workers, proxied, killer, fatal_request=number)
 
@@ -79,14 +81,27 @@ def test_a_worker_killed_after_any_request_loses_and_doubles_nothing(settings, w
     assert_each_once(settings, shipped)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_again_and_again_on_one_batch_comes_to_its_end(settings, workers):
     killer, shipped = Killer(), ship(settings, objects=2, good=2, bad=1)
     with _through_proxies(settings, killer) as proxied:
-        for number in (14, 20, 26, 32, 38):
+        for number in (20, 30, 40):
             _work(workers, proxied, killer, fatal_request=number)
             replay_raw_objects(Drain(settings))
     _finish(settings)
     assert_each_once(settings, shipped)
+
+
+def points_to_kill_at(requests: list[str]) -> list[int]:
+    """The number of the last request of each kind that changes something.
+
+    Requests of one kind differ in ids only. What is killed after a read leaves what the write before left.
+    """
+    last: dict[str, int] = {}
+    for number, request in enumerate(requests, start=1):
+        if request.startswith(("PUT", "POST", "DELETE")) and "/oauth/" not in request:
+            last[re.sub(r"[0-9a-f]{8,}|[0-9]+", "#", request)] = number
+    return sorted(last.values())
 
 
 def _work(workers: ForkServerContext, settings: Settings, killer: Killer, *, fatal_request: int) -> None:

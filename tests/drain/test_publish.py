@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from telemetry_lake.batch import Publication
+from telemetry_lake.batch import Commitment, Publication
 from telemetry_lake.catalog import load_lake_catalog
 from telemetry_lake.drain import Drain
 from telemetry_lake.failures import FatalError, RetriableError
@@ -27,7 +27,7 @@ def decided(settings: Settings, *, objects: int = 1, good: int = 3, bad: int = 1
     return batch.batch_id, shipped
 
 
-def publish_as_a_new_process(settings: Settings, batch: str) -> object:
+def publish_as_a_new_process(settings: Settings, batch: str) -> Commitment:
     drain = Drain(settings)
     return publish(settings.drain, drain.catalog, drain.ledger, batch)
 

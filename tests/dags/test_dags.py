@@ -1,0 +1,115 @@
+"""The DAGs say when and in what order: they parse quickly, say what they are, and run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry_lake.catalog import create_tables, load_lake_catalog
+from telemetry_lake.settings import PROJECT_ROOT
+from tests.drain.shipping import assert_each_once, queue_is_empty, ship, ship_bytes
+from tests.stack_fixture import Lake
+
+HEAVY = ("great_expectations", "pandas", "pyiceberg", "polars", "pyspark", "boto3", "aiobotocore", "duckdb")
+"""What no DAG file may import when it is parsed, which happens every half a minute."""
+RUN_DEADLINE_SECONDS = 240
+
+Run = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("airflow")
+
+
+def airflow_environment(home: Path, lake: Lake | None = None) -> dict[str, str]:
+    return {
+        **os.environ,
+        **(lake.environment if lake else {}),
+        "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "GX_ANALYTICS_ENABLED": "false",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+
+def run_dags(home: Path, lake: Lake, *dags: tuple[str, dict[str, object]]) -> tuple[list[Run], str]:
+    """The states of these runs, one after the other, and what they wrote."""
+    create_tables(load_lake_catalog(lake.settings))
+    program = subprocess.run(
+        [sys.executable, "-m", "tests.dags.run_dag", json.dumps(dags)],
+        env=airflow_environment(home, lake),
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=RUN_DEADLINE_SECONDS,
+        check=False,
+    )
+    assert program.returncode == 0, program.stdout[-4_000:] + program.stderr[-4_000:]
+    return json.loads(program.stdout.splitlines()[-1]), program.stdout + program.stderr
+
+
+def test_every_dag_parses_without_heavy_imports_and_is_documented(airflow_home):
+    code = f"""
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+heavy_before = set({HEAVY!r}) & set(sys.modules)
+bag = DagBag({str(PROJECT_ROOT / "dags")!r}, bundle_name="test")
+print(json.dumps({{
+    "errors": bag.import_errors,
+    "heavy": sorted(set({HEAVY!r}) & set(sys.modules) - heavy_before),
+    "seconds": max(stat.duration.total_seconds() for stat in bag.dagbag_stats),
+    "undocumented": [name for name, dag in bag.dags.items() if not dag.doc_md or not dag.dag_display_name],
+    "paused": [name for name, dag in bag.dags.items() if dag.is_paused_upon_creation is not False],
+    "dags": sorted(bag.dags),
+}}))
+"""
+    program = subprocess.run(
+        [sys.executable, "-c", code],
+        env=airflow_environment(airflow_home),
+        capture_output=True,
+        text=True,
+        timeout=RUN_DEADLINE_SECONDS,
+        check=True,
+    )
+    found = json.loads(program.stdout.splitlines()[-1])
+    assert found["errors"] == {}
+    assert found["heavy"] == []
+    assert found["undocumented"] == found["paused"] == []
+    assert {"drain", "reconcile", "replay"} <= set(found["dags"])
+
+
+@pytest.mark.slow
+def test_a_drain_is_green_with_and_without_messages_and_the_reconciler_leaves_it_alone(airflow_home, lake):
+    shipped = ship(lake.settings, objects=2, good=3, bad=1)
+    (full, empty, reconciled), _ = run_dags(
+        airflow_home, lake, ("drain", {}), ("drain", {}), ("reconcile", {})
+    )
+    assert full["state"] == empty["state"] == reconciled["state"] == "success"
+    assert full["tasks"] == {
+        name: ["success"] for name in ("claim", "convert", "validate", "publish", "acknowledge")
+    }
+    assert empty["tasks"]["convert"] == empty["tasks"]["validate"] == ["skipped"]
+    assert_each_once(lake.settings, shipped)
+    assert queue_is_empty(lake.settings)
+
+
+@pytest.mark.slow
+def test_a_poison_raw_object_turns_the_run_red_and_the_others_are_committed(airflow_home, lake):
+    poison = ship_bytes(lake.settings, b"not Arrow")
+    shipped = ship(lake.settings)
+    (drained, replayed), output = run_dags(
+        airflow_home, lake, ("drain", {}), ("replay", {"what": "dead letters"})
+    )
+    assert drained["state"] == "failed"
+    assert drained["tasks"]["publish"] == ["success"]
+    assert drained["tasks"]["acknowledge"] == ["failed"]
+    assert f"in the dead letters: {poison.key}" in output
+    assert_each_once(lake.settings, shipped)
+    assert replayed["state"] == "success"
+    assert not queue_is_empty(lake.settings)
