@@ -28,7 +28,7 @@ from local_stack.supervision import (
 from telemetry_lake.failures import FatalError
 from telemetry_lake.settings import PROJECT_ROOT
 
-POLL_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.2
 SUPERVISOR_DEADLINE_SECONDS: Final = 20.0
 STOP_DEADLINE_SECONDS: Final = 90.0
 LEFTOVERS_GRACE_SECONDS: Final = 15.0

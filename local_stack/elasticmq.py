@@ -143,7 +143,8 @@ class ElasticMq:
 
     def _java(self) -> tuple[str, ...]:
         java = required("java", package="openjdk-17-jre-headless")
-        return (java, f"-Xmx{JAVA_MAX_HEAP}", "-XX:+UseSerialGC")
+        # Without the second compiler a start and 2,000 sends take 7 seconds of processor time, not 12.6.
+        return (java, f"-Xmx{JAVA_MAX_HEAP}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
     def _class_path(self) -> str:
         if not any(self.jars_directory.glob("elasticmq-server_*.jar")):

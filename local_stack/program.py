@@ -22,7 +22,7 @@ STACK_MARKER: Final = "TELEMETRY_LAKE_STACK"
 """Variable that every process of a stack carries; its value is the stack's folder."""
 PROGRAM_MARKER: Final = "TELEMETRY_LAKE_STACK_PROGRAM"
 """Variable that every process of one program carries; its value is the program's name."""
-PROBE_TIMEOUT_SECONDS: Final = 5.0
+PROBE_TIMEOUT_SECONDS: Final = 10.0
 _SYSTEM_DIRECTORIES: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where Debian installs servers; not on the PATH of an ordinary user."""
 

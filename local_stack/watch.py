@@ -17,7 +17,8 @@ from local_stack.supervision import ProcessState, Supervisor, SupervisorAway
 WATCHER: Final = "watcher"
 CHECK_INTERVAL_SECONDS: Final = 5.0
 FAILURES_BEFORE_RESTART: Final = 6
-"""In a row: half a minute without an answer. A busy machine is no reason to restart anything."""
+"""In a row: half a minute of wrong answers, or a minute and a half without one. A busy machine is no
+reason to restart anything: it would only have more to do."""
 
 
 def watcher_program(layout: Layout, *, project_root: Path) -> Program:

@@ -75,9 +75,9 @@ def _kill(node: RunningProgram) -> None:
     """Kill the node, and wait for the last of its workers: a ping that one of those had taken is an error."""
     (port,) = node.program.ports
     node.kill()
-    with socket.socket() as probe:
-        wait_until(
-            lambda: probe.connect_ex((LOOPBACK, port)) == errno.ECONNREFUSED,
-            deadline_seconds=DEADLINE_SECONDS,
-            what="nobody listens any more",
-        )
+
+    def is_refused() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((LOOPBACK, port)) == errno.ECONNREFUSED
+
+    wait_until(is_refused, deadline_seconds=DEADLINE_SECONDS, what="nobody listens any more")

@@ -67,7 +67,17 @@ def supervise(layout: Layout, *programs: Program) -> Supervisor:
         deadline_seconds=DEADLINE_SECONDS,
         what="everything runs",
     )
+    wait_until(
+        lambda: all(_has_been_launched(layout, program) for program in programs),
+        deadline_seconds=DEADLINE_SECONDS,
+        what="the launchers have become what they launch",
+    )
     return supervisor
+
+
+def _has_been_launched(layout: Layout, program: Program) -> bool:
+    commands = sleeps(layout, program.name)
+    return bool(commands) and all(command[0] != "/bin/sh" for command in commands)
 
 
 def sleeps(layout: Layout, program: str = "sleeper") -> list[list[str]]:
