@@ -13,7 +13,7 @@ row, and the same row whenever it is converted.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
@@ -49,12 +49,14 @@ from telemetry_lake.convert.rows import (
     rejected_values,
 )
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
-from telemetry_lake.object_store import ObjectStore
 from telemetry_lake.raw_object import RawObject
 from telemetry_lake.settings import MIB, ConversionSettings
 from telemetry_lake.submission_path import SubmissionPath, parse_submission_path
 
-CHUNK_MAX_PINGS: Final = 256
+if TYPE_CHECKING:
+    from telemetry_lake.object_store import ObjectStore
+
+CHUNK_MAX_PINGS: Final = 64
 CHUNK_MAX_DOCUMENT_BYTES: Final = 24 * MIB
 """A chunk ends at whichever comes first; a larger document is a chunk of its own."""
 
@@ -90,7 +92,7 @@ class Converter:
     def __init__(
         self,
         settings: ConversionSettings,
-        object_store: ObjectStore | None = None,
+        object_store: "ObjectStore | None" = None,
         *,
         one_by_one: bool = False,
     ) -> None:

@@ -32,7 +32,7 @@ def decompress_document(body: bytes, document_max_bytes: int) -> bytes:
         member = isal_zlib.decompressobj(_GZIP_WINDOW_BITS)
         try:
             text = member.decompress(body, room + 1)
-        except igzip_lib.IsalError as error:
+        except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub calls it a value
             raise _invalid_gzip(str(error)) from error
         room -= len(text)
         if room < 0:

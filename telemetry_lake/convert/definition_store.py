@@ -18,13 +18,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
-
-import httpx
+from typing import TYPE_CHECKING, Final
 
 from telemetry_lake.convert.histogram_definitions import HistogramDefinitions, parse_definitions
-from telemetry_lake.object_store import ObjectStore
 from telemetry_lake.settings import MIB, ConversionSettings
+
+if TYPE_CHECKING:
+    from telemetry_lake.object_store import ObjectStore
 
 DEFINITIONS_MAX_BYTES: Final = 16 * MIB
 REVISIONS_IN_MEMORY: Final = 64
@@ -50,7 +50,7 @@ class DefinitionStore:
     def __init__(
         self,
         settings: ConversionSettings,
-        object_store: ObjectStore | None = None,
+        object_store: "ObjectStore | None" = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -126,6 +126,9 @@ class DefinitionStore:
         if self._upstream_requests_left == 0:
             raise NoDefinitions("the upstream of histogram definitions is not asked again so soon")
         self._upstream_requests_left -= 1
+        # Most lakes have no upstream, and then no HTTP client either.
+        import httpx
+
         url = template.replace("{repository}", repository).replace("{revision}", revision)
         try:
             return _download(url, self._settings.histogram_definitions_timeout_seconds, self._clock)
@@ -140,6 +143,8 @@ class DefinitionStore:
 
 def _download(url: str, timeout_seconds: float, clock: Callable[[], float]) -> bytes | None:
     """The text at `url`, None when there is none; raises httpx.HTTPError when nobody answers in time."""
+    import httpx
+
     deadline = clock() + timeout_seconds
     with httpx.stream("GET", url, timeout=timeout_seconds, follow_redirects=True) as answer:
         if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):

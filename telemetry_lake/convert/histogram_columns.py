@@ -7,7 +7,7 @@ of its document turns out not to be what the parser took it for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from telemetry_lake import columns
 from telemetry_lake.convert import histogram_parser as parser
+from telemetry_lake.convert.arrays import Array, of_lists, of_numbers
 from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, bucket_bounds
 from telemetry_lake.convert.document_text import parse_json
 from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
@@ -225,39 +226,35 @@ class HistogramColumn:
 
     # --- emptying --------------------------------------------------------------------------------
 
-    def take(self) -> "pa.Array[Any]":
+    def take(self) -> Array:
         """The column for the pings that were ended; afterwards it is empty."""
         rows, buckets, _ = self.mark()
         if (self._ping_ends[-1] if self._ping_ends else 0) != rows:
             raise AssertionError(f"{rows} histograms, of which {self._ping_ends[-1:]} belong to a ping")
         histograms = self._histograms[:rows]
         labels = self._label_array()
-        bucket_offsets = np.zeros(rows + 1, np.int32)
-        bucket_offsets[1:] = histograms[:, parser.BUCKETS_END]
+        numbers = (parser.TYPE, parser.BUCKET_COUNT, parser.LOW, parser.HIGH)
+        bucket_ends = histograms[:, parser.BUCKETS_END].astype(np.int32)
+        parts = {part.name: part.type for part in _STRUCT}
         fields = [
-            labels.take(histograms[:, parser.PROCESS].astype(np.int32)),
-            labels.take(histograms[:, parser.NAME].astype(np.int32)),
+            labels.take(of_numbers(histograms[:, parser.PROCESS], pa.int32())),
+            labels.take(of_numbers(histograms[:, parser.NAME], pa.int32())),
             self._key_array(rows),
             *(
-                pa.array(histograms[:, column].astype(part.type.to_pandas_dtype()))
-                for column, part in zip(
-                    (parser.TYPE, parser.BUCKET_COUNT, parser.LOW, parser.HIGH),
-                    list(_STRUCT)[3:7],
-                    strict=True,
-                )
+                of_numbers(histograms[:, column], part)
+                for column, part in zip(numbers, list(parts.values())[3:7], strict=True)
             ),
             *(
-                _list_array(
-                    bucket_offsets,
-                    pa.array(values[:buckets].astype(part.type.value_type.to_pandas_dtype())),
-                    part.type,
+                of_lists(bucket_ends, of_numbers(values[:buckets], part.value_type), part)
+                for values, part in (
+                    (self._buckets, parts["buckets"]),
+                    (self._counts, parts["counts"]),
                 )
-                for values, part in zip((self._buckets, self._counts), list(_STRUCT)[7:9], strict=True)
             ),
-            *(pa.array(self._sums[:rows, column].copy()) for column in range(parser.SUMS)),
+            *(of_numbers(self._sums[:rows, column], pa.float64()) for column in range(parser.SUMS)),
         ]
         structs = pa.StructArray.from_arrays(fields, fields=list(_STRUCT))
-        offsets = np.array([0, *self._ping_ends], np.int32)
+        ping_ends = np.array(self._ping_ends, np.int32)
         self._ping_ends = []
         self.roll_back(Mark(0, 0, 0))
         if (
@@ -266,15 +263,15 @@ class HistogramColumn:
             or self._bound_count > BOUNDS_MAX_COUNT
         ):
             self._new_tables()
-        return _list_array(offsets, structs, COLUMN_TYPE)
+        return of_lists(ping_ends, structs, COLUMN_TYPE)
 
-    def _label_array(self) -> "pa.Array[Any]":
+    def _label_array(self) -> Array:
         count = int(self._label_count[0])
         offsets = self._label_ends[: count + 1].astype(np.int32)
         text = self._label_text[: offsets[-1]].tobytes()
         return pa.StringArray.from_buffers(count, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text))
 
-    def _key_array(self, rows: int) -> "pa.Array[Any]":
+    def _key_array(self, rows: int) -> Array:
         lengths = self._histograms[:rows, parser.KEY_LENGTH]
         if not (lengths != parser.NO_KEY).any():
             return pa.nulls(rows, pa.string())
@@ -489,11 +486,6 @@ def put_back_members(containers: Sequence[Json], members: Sequence[PutBack]) -> 
             by_key = container.setdefault(member.label, {})
             if isinstance(by_key, dict):
                 by_key[member.key] = member.value
-
-
-def _list_array(offsets: NDArray[np.int32], values: "pa.Array[Any]", of: pa.DataType) -> "pa.Array[Any]":
-    array: pa.Array[Any] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=of)
-    return array
 
 
 def _doubled(array: NDArray[_Scalar]) -> NDArray[_Scalar]:

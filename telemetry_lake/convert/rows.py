@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from telemetry_lake import columns
+from telemetry_lake.convert.arrays import Array, of_bytes, of_integers, of_maps, of_texts
 from telemetry_lake.failures import PingRejected
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definition
 
@@ -25,7 +26,7 @@ class Request(NamedTuple):
     path: str
     query: str
     host: str
-    headers: Mapping[str, str]
+    headers: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -56,16 +57,14 @@ class Rows:
         self._requests.append(request)
         self._values.append(values)
 
-    def table(
-        self, raw_object: str, batch: pa.RecordBatch, nested: "Mapping[str, pa.Array[Any]]"
-    ) -> pa.Table:
+    def table(self, raw_object: str, batch: pa.RecordBatch, nested: Mapping[str, Array]) -> pa.Table:
         """The rows as a table with the schema of its definition, of the record batch they come from."""
         if not self._requests:
-            return self._schema.empty_table()
+            return pa.Table.from_batches([], self._schema)
         arrays = _captured(raw_object, batch, self._requests)
         arrays.update(nested)
         for column, values in zip(self._value_columns, zip(*self._values, strict=True), strict=True):
-            arrays[column] = pa.array(values, self._schema.field(column).type)
+            arrays[column] = _array(values, self._schema.field(column).type)
         return pa.Table.from_arrays([arrays[name] for name in self._schema.names], schema=self._schema)
 
 
@@ -130,20 +129,18 @@ def rejected_values(identity: Identity, body: bytes, why: PingRejected) -> Seque
     )
 
 
-def _captured(
-    raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request]
-) -> "dict[str, pa.Array[Any]]":
+def _captured(raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request]) -> dict[str, Array]:
     """The columns about the request, the time and the origin."""
-    rows = pa.array([request.row for request in requests], pa.int32())
+    rows = of_integers([request.row for request in requests], pa.int32())
     timestamps = batch.column("submission_timestamp").take(rows)
     request_type = PINGS_SCHEMA.field(columns.REQUEST).type
     request = pa.StructArray.from_arrays(
         [
             batch.column("method").take(rows),
-            pa.array([request.path for request in requests], pa.string()),
-            pa.array([request.query for request in requests], pa.string()),
+            of_texts([request.path for request in requests]),
+            of_texts([request.query for request in requests]),
             batch.column("protocol").take(rows),
-            pa.array([request.host for request in requests], pa.string()),
+            of_texts([request.host for request in requests]),
         ],
         fields=list(request_type),
     )
@@ -151,9 +148,15 @@ def _captured(
         columns.SUBMISSION_TIMESTAMP: timestamps,
         columns.SUBMISSION_DATE: pc.cast(timestamps, pa.date32()),
         columns.REQUEST: request,
-        columns.HEADERS: pa.array(
-            [list(request.headers.items()) for request in requests], PINGS_SCHEMA.field(columns.HEADERS).type
+        columns.HEADERS: of_maps(
+            [request.headers for request in requests], PINGS_SCHEMA.field(columns.HEADERS).type
         ),
-        columns.RAW_OBJECT: pa.repeat(pa.scalar(raw_object, pa.string()), len(requests)),
-        columns.RAW_OBJECT_POSITION: pa.array([request.position for request in requests], pa.int64()),
+        columns.RAW_OBJECT: of_texts([raw_object] * len(requests)),
+        columns.RAW_OBJECT_POSITION: of_integers([request.position for request in requests], pa.int64()),
     }
+
+
+def _array(values: Sequence[Any], of: pa.DataType) -> Array:
+    if pa.types.is_string(of):
+        return of_texts(values)
+    return of_bytes(values) if pa.types.is_binary(of) else of_integers(values, of)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from telemetry_lake import columns
+from telemetry_lake.convert.arrays import of_integers, of_numbers
 from telemetry_lake.convert.converter import Converter
 from telemetry_lake.convert.histograms import SUM_FIELDS
 from telemetry_lake.failures import DamagedRawObject
@@ -28,7 +29,7 @@ from telemetry_lake.raw_object import RawObject
 from telemetry_lake.settings import MIB
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, TableDefinition, table_definition
 
-BUFFER_MAX_BYTES: Final = 48 * MIB
+BUFFER_MAX_BYTES: Final = 24 * MIB
 """So much of a table is held back in Arrow's form."""
 ROW_GROUP_SHARE: Final = 8
 """A full buffer writes its largest partition, and those that have at least an eighth of its rows."""
@@ -171,7 +172,7 @@ class _TableStage:
                 self._file(partition).write(rows)
             else:
                 # A copy, because a slice would keep all rows of the buffer in memory.
-                copy = rows.take(np.arange(rows.num_rows))
+                copy = rows.take(of_numbers(np.arange(rows.num_rows), pa.int64()))
                 self._held_back.append(copy)
                 self._held_back_bytes += copy.get_total_buffer_size()
 
@@ -194,7 +195,7 @@ class _TableStage:
         keys = [tuple((value is not None, value) for value in row) for row in zip(*values, strict=True)]
         order = sorted(range(len(keys)), key=keys.__getitem__)
         if any(number != place for place, number in enumerate(order)):
-            rows = rows.take(order)
+            rows = rows.take(of_integers(order, pa.int64()))
             keys = [keys[number] for number in order]
         start = 0
         for key, members in groupby(keys):
@@ -243,7 +244,7 @@ class _PartitionFile:
 def _leaves(schema: pa.Schema) -> Iterator[str]:
     """The path of every leaf column, as Parquet names it."""
     sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
+    pq.write_table(pa.Table.from_batches([], schema), sink)
     parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     for number in range(len(parquet)):
         yield parquet.column(number).path
