@@ -28,7 +28,7 @@ from local_stack.watch import watch as keep_watching
 from telemetry_lake.failures import FatalError
 from telemetry_lake.settings import PROJECT_ROOT
 
-LIVE_INTERVAL_SECONDS: Final = 2.0
+LIVE_INTERVAL_SECONDS: Final = 3.0
 LINE_INTERVAL_SECONDS: Final = 10.0
 STOP_DEADLINE_SECONDS: Final = 120.0
 LOOKS_FOR_RATES: Final = 5

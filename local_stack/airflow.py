@@ -8,8 +8,10 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +27,30 @@ PARALLELISM: Final = 4
 START_DEADLINE_SECONDS: Final = 600
 """Half a minute on a machine of its own; two cores shared with a test run were seen to need four minutes."""
 STOP_WAIT_SECONDS: Final = 20
+ANSWER_HOLDS_SECONDS: Final = 1.0
 LOCAL_SETTINGS_FILE: Final = Path(__file__).with_name("airflow_local_settings.py")
+
+
+class _Monitor:
+    """The api-server's answer about all components: it costs several queries, so it is asked once for all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked_at = -ANSWER_HOLDS_SECONDS
+        self._answer: dict[str, Any] | Unhealthy = {}
+
+    def answer(self, url: str) -> dict[str, Any]:
+        """What it says, or said a moment ago; raises Unhealthy."""
+        with self._lock:
+            if time.monotonic() - self._asked_at >= ANSWER_HOLDS_SECONDS:
+                try:
+                    self._answer = json.loads(probe("Airflow", f"{url}/api/v2/monitor/health"))
+                except Unhealthy as failure:
+                    self._answer = failure
+                self._asked_at = time.monotonic()
+            if isinstance(self._answer, Unhealthy):
+                raise Unhealthy(*self._answer.args)
+            return self._answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +67,7 @@ class Airflow:
     secret: str
     """What the keys of its API, its sessions and its encrypted fields are derived from."""
     environment: Mapping[str, str]
+    _monitor: _Monitor = field(default_factory=_Monitor)
 
     @property
     def url(self) -> str:
@@ -136,14 +162,13 @@ class Airflow:
 
     def check_health(self, name: str) -> None:
         """Ask the api-server about itself or about another component; raises Unhealthy."""
-        answer: dict[str, Any] = json.loads(probe("Airflow", f"{self.url}/api/v2/monitor/health"))
         component = {
             API_SERVER: "metadatabase",
             SCHEDULER: "scheduler",
             DAG_PROCESSOR: "dag_processor",
             TRIGGERER: "triggerer",
         }[name]
-        status = (answer.get(component) or {}).get("status")
+        status = (self._monitor.answer(self.url).get(component) or {}).get("status")
         if status != "healthy":
             raise Unhealthy(f"Airflow's {component} is {status}")
 

@@ -113,7 +113,8 @@ class Observer:
                 return None, None
             for family in text_string_to_metric_families(text):
                 for sample in family.samples:
-                    if sample.name == f"{_METRIC}requests_total" and sample.labels["status"] == "200":
+                    # Of submissions only; the 200s of health checks are in requests_total too.
+                    if sample.name == f"{_METRIC}request_seconds_count":
                         acknowledged += int(sample.value)
                     elif sample.name == f"{_METRIC}spool_segments" and sample.labels["state"] != "damaged":
                         waiting += int(sample.value)
