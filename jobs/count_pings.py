@@ -81,7 +81,7 @@ def _run(settings: Settings, dates: DateRange, *, debug: bool) -> None:
 
     started = time.monotonic()
     typer.echo("starting Spark", err=True)
-    session = open_session(settings, f"count_pings {dates}", debug=debug)
+    session = open_session(settings, f"count_pings {dates}", short=True, debug=debug)
     try:
         ready = time.monotonic()
         typer.echo(f"Spark is up after {ready - started:.1f} s; counting the pings of {dates}", err=True)

@@ -57,7 +57,7 @@ def _session() -> Iterator[list[SparkSession]]:
 @pytest.fixture(scope="session")
 def spark(settings: Settings, _session: list[SparkSession]) -> SparkSession:
     """The session, in which names of tables mean those of `settings`."""
-    _session.append(open_session(settings, "tests"))
+    _session.append(open_session(settings, "tests", short=True))
     return _session[-1]
 
 
