@@ -54,10 +54,14 @@ Only = Annotated[
     list[str] | None,
     typer.Option(help="Start only this process and what it needs; can be given more than once."),
 ]
+_VARIABLES: Final = "Also read from the environment: " + ", ".join(
+    f"{name} ({'detected' if default is None else default})"
+    for name, default in StackVariables.defaults().items()
+)
 DEFAULT_DIRECTORY: Final = PROJECT_ROOT / ".local"
 
 
-@app.command()
+@app.command(epilog=_VARIABLES)
 def run(
     fleet: Fleet = True,
     only: Only = None,
@@ -85,7 +89,7 @@ def run(
             say("stopped; the data stays, and the next `run` goes on with it")
 
 
-@app.command()
+@app.command(epilog=_VARIABLES)
 def start(
     fleet: Fleet = False,
     only: Only = None,

@@ -51,6 +51,11 @@ class StackVariables(BaseSettings):
     """Without a value, PostgreSQL where it is installed and can be run."""
 
     @classmethod
+    def defaults(cls) -> dict[str, object]:
+        """Every variable by its full name, and what it is when it is not set."""
+        return {_PREFIX + name.upper(): field.default for name, field in cls.model_fields.items()}
+
+    @classmethod
     def load(cls, *, port_offset: int = 0) -> Self:
         """The variables of the environment, with `port_offset` added to every port; ConfigurationError."""
         try:

@@ -1,16 +1,20 @@
 """The servers that every other test stands on: they keep what they acknowledged when they are killed."""
 
+import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from pyiceberg.catalog import load_catalog
 
+from local_stack.elasticmq import ElasticMq
 from telemetry_lake.index_message import IndexMessage
 from telemetry_lake.index_queue import IndexQueue
 from telemetry_lake.object_keys import raw_object_key
 from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.settings import Settings
-from tests.stack_fixture import EmbeddedS3, EmbeddedSqs
+from telemetry_lake.settings import PROJECT_ROOT, Settings, SqsSettings
+from tests.stack_fixture import EmbeddedS3, EmbeddedSqs, free_ports
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MESSAGE = IndexMessage(
@@ -59,3 +63,37 @@ def test_every_test_has_a_lake_of_its_own(lake_settings: Settings, _run: int) ->
     queue = IndexQueue(lake_settings.sqs)
     assert queue.waiting() == 0
     queue.send(MESSAGE)
+
+
+def test_compaction_shrinks_the_queue_file_and_keeps_its_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ElasticMq(
+        data_directory=tmp_path / "data",
+        log_file=tmp_path / "elasticmq.log",
+        jars_directory=PROJECT_ROOT / "java" / "lib" / "elasticmq",
+        port=free_ports(1),
+    )
+    queue = IndexQueue(
+        SqsSettings(
+            endpoint_url=service.url, access_key_id="any", secret_access_key=SecretStr("any"), max_attempts=1
+        )
+    )
+    server = EmbeddedSqs(service)
+    try:
+        server.start()
+        for _ in range(20):
+            queue.send(MESSAGE)
+        server.kill()
+        grown = service.message_file.stat().st_size
+
+        monkeypatch.setattr("local_stack.elasticmq.COMPACT_ABOVE_BYTES", 1)
+        step = service.compaction()
+        assert step is not None
+        subprocess.run(step.command, cwd=step.directory, check=True, capture_output=True)
+
+        assert service.message_file.stat().st_size < grown
+        server.start()
+        assert queue.waiting() == 20
+    finally:
+        server.kill()
