@@ -56,7 +56,7 @@ from telemetry_lake.submission_path import SubmissionPath, parse_submission_path
 if TYPE_CHECKING:
     from telemetry_lake.object_store import ObjectStore
 
-CHUNK_MAX_PINGS: Final = 64
+CHUNK_MAX_PINGS: Final = 32
 CHUNK_MAX_DOCUMENT_BYTES: Final = 24 * MIB
 """A chunk ends at whichever comes first; a larger document is a chunk of its own."""
 

@@ -105,6 +105,7 @@ def histogram(row: Row, name: str, *, key: str | None = None, process: str = "pa
     (found,) = (
         one for one in row["histograms"] if (one["name"], one["key"], one["process"]) == (name, key, process)
     )
+    assert isinstance(found, dict)
     return found
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from mmdb_writer import MMDBWriter
-from netaddr import IPSet
+from netaddr import IPSet  # type: ignore[import-untyped]
 
 from telemetry_lake.convert import Converter
 from telemetry_lake.convert.country import CountryLookup

@@ -70,7 +70,7 @@ def test_file_for_a_type_comes_before_the_file_for_any(folder):
 
 def test_any_glean_application_is_known_by_the_form_of_its_pings():
     assert rejected_row(generic_path("a-b", "c"), {"ping_info": {}})["error_type"] == "unknown_document_type"
-    both = {"ping_info": {}, "client_info": {}}
+    both: dict[str, object] = {"ping_info": {}, "client_info": {}}
     assert rejected_row(generic_path("a-b", "c"), both)["error_type"] == "schema_violation"
 
 
