@@ -16,7 +16,7 @@ from tests.stack_fixture import Lake
 
 HEAVY = ("great_expectations", "pandas", "pyiceberg", "polars", "pyspark", "boto3", "aiobotocore", "duckdb")
 """What no DAG file may import when it is parsed, which happens every half a minute."""
-RUN_DEADLINE_SECONDS = 500
+RUN_DEADLINE_SECONDS = 280
 
 Run = dict[str, Any]
 
