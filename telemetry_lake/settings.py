@@ -94,7 +94,7 @@ class IngestSettings(_Group):
     head_timeout_seconds: PositiveFloat = 10
     body_timeout_seconds: PositiveFloat = 30
     keep_alive_seconds: PositiveFloat = 75
-    """How long an idle connection stays open; longer than a balancer keeps one, so that it never sends into a close."""
+    """How long an idle connection stays open; longer than a balancer keeps one, which never meets a close."""
     commit_max_seconds: PositiveFloat = 10
     """A ping that is not durable after this long is answered 503."""
     stop_answer_seconds: PositiveFloat = 5

@@ -7,7 +7,7 @@ import pytest
 
 from telemetry_lake.failures import RetriableError
 from telemetry_lake.index_message import IndexMessage
-from telemetry_lake.index_queue import ATTRIBUTE_MAX_CHARACTERS, IndexQueue
+from telemetry_lake.index_queue import ATTRIBUTE_MAX_CHARACTERS, IndexQueue, ReceivedMessage
 from telemetry_lake.object_store import client_arguments
 
 MOMENT = datetime(2026, 11, 23, 14, tzinfo=UTC)
@@ -31,7 +31,7 @@ def queue(lake_settings):
 
 
 def receive_all(queue, count):
-    received = []
+    received: list[ReceivedMessage] = []
     while len(received) < count:
         more = queue.receive(10, wait_seconds=5)
         assert more, f"only {len(received)} of {count} messages came"
@@ -64,7 +64,7 @@ def test_a_dead_letter_carries_its_reasons_and_leaves_the_queue(queue, lake_sett
     [received] = receive_all(queue, 1)
     queue.move_to_dead_letters(received, {"reason": "poison" * 1_000, "batch": ""})
     assert queue.waiting() == 0
-    sqs = boto3.client("sqs", **client_arguments(lake_settings.sqs))
+    sqs = boto3.client("sqs", **client_arguments(lake_settings.sqs))  # type: ignore[call-overload]
     url = sqs.get_queue_url(QueueName=lake_settings.sqs.dead_letter_queue_name)["QueueUrl"]
     [letter] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"], WaitTimeSeconds=5)["Messages"]
     assert letter["Body"] == received.body

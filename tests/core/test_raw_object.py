@@ -73,7 +73,7 @@ def test_record_batches_are_bounded_by_count_and_by_bytes(monkeypatch):
     pings = [ping(b"x" * size) for size in (1, 1, 1, 1, 6, 4, 11, 1)]
     data = write_raw_object(pings, promise(pings))
     sizes = [
-        [len(body) for body in batch.column("body").to_pylist()]
+        [len(row["body"]) for row in batch.select(["body"]).to_pylist()]
         for batch in RawObject(KEY, data).record_batches()
     ]
     assert sizes == [[1, 1, 1], [1, 6], [4], [11], [1]]

@@ -59,4 +59,4 @@ def test_settings_are_frozen_and_keep_secrets_out_of_their_text(env_file):
     settings = Settings(_env_file=env_file, s3={"secret_access_key": "hush"})
     assert "hush" not in repr(settings)
     with pytest.raises(ValidationError):
-        settings.s3.region = "elsewhere"
+        settings.s3.region = "elsewhere"  # type: ignore[misc]
