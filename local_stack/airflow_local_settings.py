@@ -13,7 +13,6 @@ _HEAVY = (
     "boto3",
     "great_expectations",
     "jsonschema_rs",
-    "msgspec",
     "pandas",
     "polars",
     "pyarrow.csv",

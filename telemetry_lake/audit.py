@@ -11,12 +11,12 @@ and are right to. What only we can double, a ping of a raw object, is a failure.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 from pyiceberg.catalog import Catalog
@@ -49,6 +49,7 @@ FILES_AT_ONCE: Final = 8
 
 _NEVER_READ: Final = frozenset({DOCUMENT, BODY})
 _NESTED: Final = frozenset({"struct", "list", "map"})
+_TIMESTAMP: Final = pl.Datetime("us", "UTC")
 _REFUSED: Final = (
     ErrorType.SCHEMA_VIOLATION,
     ErrorType.UNKNOWN_HISTOGRAM_REVISION,
@@ -172,48 +173,72 @@ def raw_objects_frame(promised: Mapping[str, Member], pings: pa.Table, rejected:
 
     A raw object that rows name and nobody promised has a row too, with nothing promised.
     """
-    import pandas as pd
-
-    columns = [RAW_OBJECT, SUBMISSION_TIMESTAMP]
-    rows = pd.concat(
-        [
-            pings.select(columns).to_pandas().assign(pings=1),
-            rejected.select(columns).to_pandas().assign(rejected=1),
-        ]
+    messages = [member.message for member in promised.values()]
+    promises = pl.DataFrame(
+        {
+            RAW_OBJECT: list(promised),
+            "promised": [message.ping_count for message in messages],
+            "first": [message.first_submission_timestamp for message in messages],
+            "last": [message.last_submission_timestamp for message in messages],
+        },
+        schema={RAW_OBJECT: pl.String, "promised": pl.Int64, "first": _TIMESTAMP, "last": _TIMESTAMP},
     )
-    ranges = {key: member.message.time_range for key, member in promised.items()}
-    first = pd.to_datetime(rows[RAW_OBJECT].map({key: first for key, (first, _) in ranges.items()}), utc=True)
-    last = pd.to_datetime(rows[RAW_OBJECT].map({key: last for key, (_, last) in ranges.items()}), utc=True)
-    stamps = rows[SUBMISSION_TIMESTAMP]
-    rows["outside_range"] = ((stamps < first) | (stamps > last)).astype(int)
-    frame = rows.groupby(RAW_OBJECT)[["pings", "rejected", "outside_range"]].sum()
-    frame = frame.reindex(sorted({*promised, *frame.index}), fill_value=0).astype(int)
-    counts = {key: member.message.ping_count for key, member in promised.items()}
-    frame["promised"] = [counts.get(str(key), 0) for key in frame.index]
-    frame["missing"] = frame["promised"] - frame["pings"] - frame["rejected"]
-    return frame.rename_axis(RAW_OBJECT).reset_index()
+    stamp = pl.col(SUBMISSION_TIMESTAMP)
+    found = (
+        _both(pings, rejected, [RAW_OBJECT, SUBMISSION_TIMESTAMP])
+        .join(promises, on=RAW_OBJECT, how="left")
+        .group_by(RAW_OBJECT)
+        .agg(
+            pings=(~pl.col("rejected")).sum(),
+            rejected=pl.col("rejected").sum(),
+            outside_range=((stamp < pl.col("first")) | (stamp > pl.col("last"))).sum(),
+        )
+    )
+    counts = ["promised", "pings", "rejected", "outside_range"]
+    return (
+        promises.join(found, on=RAW_OBJECT, how="full", coalesce=True)
+        .select(RAW_OBJECT, pl.col(counts).cast(pl.Int64).fill_null(0))
+        .with_columns(missing=pl.col("promised") - pl.col("pings") - pl.col("rejected"))
+        .sort(RAW_OBJECT)
+        .to_pandas()
+    )
 
 
 def document_types_frame(pings: pa.Table, rejected: pa.Table) -> "pd.DataFrame":
     """One row for each document type; the columns are described in `sql/live/batch_checks.yaml`."""
-    import pandas as pd
-
-    columns = [NAMESPACE, DOCUMENT_TYPE]
-    refused = pc.is_in(rejected.column(ERROR_TYPE), value_set=pa.array(_REFUSED, pa.string()))
-    rows = pd.concat(
-        [
-            pings.select(columns).to_pandas().assign(rejected=0, refused=0),
-            rejected.select(columns).to_pandas().assign(rejected=1, refused=refused.to_pandas().astype(int)),
-        ]
+    kind = [NAMESPACE, DOCUMENT_TYPE]
+    return (
+        _both(pings, rejected, [*kind, ERROR_TYPE])
+        .with_columns(pl.col(kind).fill_null("unknown"))
+        .group_by(kind)
+        .agg(
+            rejected=pl.col("rejected").cast(pl.Int64).sum(),
+            refused=pl.col(ERROR_TYPE).is_in(_REFUSED).cast(pl.Int64).sum(),
+            total=pl.len().cast(pl.Int64),
+        )
+        .with_columns(
+            pl.when(pl.col("total") >= RATIO_MIN_PINGS)
+            .then(100 * pl.col(name) / pl.col("total"))
+            .otherwise(0.0)
+            .alias(f"{name}_percent")
+            for name in ("rejected", "refused")
+        )
+        .sort(kind)
+        .to_pandas()
     )
-    rows[columns] = rows[columns].fillna("unknown")
-    groups = rows.groupby(columns)
-    frame = groups[["rejected", "refused"]].sum()
-    frame["total"] = groups.size()
-    enough = frame["total"] >= RATIO_MIN_PINGS
-    for name in ("rejected", "refused"):
-        frame[f"{name}_percent"] = (100 * frame[name] / frame["total"]).where(enough, 0)
-    return frame.reset_index()
+
+
+def _both(pings: pa.Table, rejected: pa.Table, names: Sequence[str]) -> pl.DataFrame:
+    """The named columns of both tables, null where one lacks it, and whether a row is `rejected`."""
+    return pl.concat(
+        [
+            pl.DataFrame(rows.select([name for name in names if name in rows.column_names])).with_columns(
+                rejected=pl.lit(is_rejected)
+            )
+            for rows, is_rejected in ((pings, False), (rejected, True))
+        ],
+        how="diagonal",
+    )
 
 
 def _rows(table: Table, files: Iterable[StagedFile]) -> pa.Table:

@@ -28,7 +28,6 @@ USED_WITHOUT_IMPORT = {
     "import-linter": "make imports",
     "mypy": "make types",
     "pandas-stubs": "mypy",
-    "polars": "local_stack/airflow_local_settings.py imports it by name",
     "pyarrow-stubs": "mypy",
     "pytest-timeout": "the pytest option `timeout`",
     "pytest-xdist": "make test WORKERS=2",
