@@ -28,7 +28,7 @@ def of_integers(values: Sequence[int | None], of: pa.DataType) -> Array:
 
 def of_texts(values: Sequence[str | None]) -> Array:
     """Strings, some of them perhaps null."""
-    encoded = [b"" if value is None else value.encode() for value in values]
+    encoded = [value.encode() if value else b"" for value in values]
     return pa.Array.from_buffers(pa.string(), len(values), [_validity(values), *_offsets_and_data(encoded)])
 
 
@@ -61,11 +61,12 @@ def _buffer(array: NDArray[Any]) -> pa.Buffer:
 
 
 def _validity(values: Sequence[object]) -> pa.Buffer | None:
-    present = np.fromiter((value is not None for value in values), bool, len(values))
-    return None if present.all() else _buffer(np.packbits(present, bitorder="little"))
+    if None not in values:
+        return None
+    return _buffer(np.packbits([value is not None for value in values], bitorder="little"))
 
 
 def _offsets_and_data(values: Sequence[bytes]) -> list[pa.Buffer]:
     offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum([len(value) for value in values], out=offsets[1:])
+    np.cumsum(list(map(len, values)), out=offsets[1:])
     return [_buffer(offsets), pa.py_buffer(b"".join(values))]

@@ -34,8 +34,8 @@ BUFFER_MAX_BYTES: Final = 16 * MIB
 ROW_GROUP_SHARE: Final = 8
 """A full buffer writes its largest partition, and those that have at least an eighth of its rows."""
 COMPRESSION_LEVEL: Final = 1
-_DISTINCT: Final = frozenset({"counts", *SUM_FIELDS})
-"""Fields of a histogram whose values repeat too little: without a dictionary they are smaller, and faster."""
+_DISTINCT: Final = frozenset({"buckets", "counts", *SUM_FIELDS})
+"""Fields of a histogram that are written faster, and no larger, without a dictionary."""
 _TEXTS: Final = frozenset({columns.DOCUMENT, columns.DOCUMENT_ID, columns.BODY, columns.RAW_OBJECT_POSITION})
 """Columns that differ in every row."""
 
