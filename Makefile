@@ -87,6 +87,10 @@ types: install ## Check types (mypy, strict)
 imports: install ## Check who imports whom (import-linter)
 	.venv/bin/lint-imports
 
+.PHONY: bench-convert
+bench-convert: install ## Measure conversion on one core: pings/s of each step, bytes stored per ping, peak memory (4 minutes)
+	@$(PYTHON) -m benchmarks.convert $(ARGUMENTS)
+
 .PHONY: bench-ingest
 bench-ingest: install ## Measure one ingest worker against a handler that stores nothing and nginx (wrk; 4 minutes)
 	@$(PYTHON) -m benchmarks.ingest $(ARGUMENTS)
