@@ -8,6 +8,7 @@ would have to be downloaded.
 """
 
 import io
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -183,14 +184,20 @@ class TableFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
 
 class _LazyFile(io.RawIOBase):
-    """A file that is fetched when it is first read, because DuckDB opens more files than it reads."""
+    """A file that is fetched when it is first read, because DuckDB opens more files than it reads.
+
+    DuckDB shares an open file among its threads; each seeks and then reads, and others may do so in between.
+    So every thread has a position of its own.
+    """
 
     def __init__(self, filesystem: TableFileSystem, path: str) -> None:
         super().__init__()
         self._filesystem = filesystem
         self._path = path
-        self._position = 0
+        # By the id of the thread: what `threading.local` keeps is gone when a thread of C++ leaves Python.
+        self._positions: dict[int, int] = {}
         self._source: Any = None
+        self._opening = threading.Lock()
 
     def readable(self) -> bool:
         return True
@@ -199,30 +206,35 @@ class _LazyFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._position
+        return self._positions.get(threading.get_ident(), 0)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence)
-        self._position = (self._filesystem.size(self._path) if start is None else start) + offset
-        return self._position
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell()}.get(whence)
+        position = (self._filesystem.size(self._path) if start is None else start) + offset
+        self._positions[threading.get_ident()] = position
+        return position
 
     def read(self, size: int = -1) -> bytes:
-        if self._source is None:
-            whole = self._filesystem.size(self._path) <= WHOLE_FILE_MAX_BYTES
-            self._source = (
-                io.BytesIO(self._filesystem.read_whole(self._path))
-                if whole
-                else self._filesystem.open_source(self._path)
-            )
-        self._source.seek(self._position)
-        data: bytes = self._source.read(size if size >= 0 else None)
-        self._position += len(data)
+        position = self.tell()
+        if size < 0:
+            size = max(self._filesystem.size(self._path) - position, 0)
+        if self._filesystem.size(self._path) <= WHOLE_FILE_MAX_BYTES:
+            data: bytes = self._filesystem.read_whole(self._path)[position : position + size]
+        else:
+            data = self._open_source().read_at(size, position)
+        self._positions[threading.get_ident()] = position + len(data)
         return data
 
     def close(self) -> None:
         if self._source is not None:
             self._source.close()
         super().close()
+
+    def _open_source(self) -> Any:
+        with self._opening:
+            if self._source is None:
+                self._source = self._filesystem.open_source(self._path)
+        return self._source
 
 
 class _ArrowInputFile(InputFile):
