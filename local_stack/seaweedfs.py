@@ -15,6 +15,9 @@ INTERNAL_PORTS: Final = 9
 MEMORY_LIMIT: Final = "400MiB"
 """What Go's collector aims at; without it the process was seen at 919 MB under load, with it at 398 MB."""
 VOLUME_SIZE_MB: Final = 1_024
+VOLUMES_MAX: Final = 1_000
+"""Each bucket takes one or more. By default only so many are made as would fit the free disk when full, and
+then writes fail: the tests, each with buckets of its own, were stopped at 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class SeaweedFs:
             f"-admin.port={next(internal)}",
             f"-admin.port.grpc={next(internal)}",
             f"-master.volumeSizeLimitMB={VOLUME_SIZE_MB}",
+            f"-volume.max={VOLUMES_MAX}",
             "-admin.ui=false",
             "-webdav=false",
             # It reports its usage to its makers unless told not to.
