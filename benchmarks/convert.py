@@ -10,7 +10,6 @@ The memory is that of a process of its own, which stages one raw object of the l
 import argparse
 import dataclasses
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,22 +18,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
 import pyarrow.fs as pa_fs
 from isal import isal_zlib
-from pyiceberg.catalog import Catalog, load_catalog
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.realistic_pings import DEFINITIONS, jittered_pings, raw_object_of
-from telemetry_lake.catalog import StagingArea, create_tables, staging_area
 from telemetry_lake.convert import Converter
 from telemetry_lake.convert.stage import StagedFiles, stage_raw_objects
 from telemetry_lake.raw_object import RawObject, RawPing
 from telemetry_lake.settings import MIB, ConversionSettings
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
+
+# Catalog and console are imported where they are used: the process whose memory is measured needs neither.
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 ROUNDS = 3
 RAW_KEY = "raw/v1/2026-11-23/14/benchmark/0.arrows"
@@ -73,6 +73,9 @@ def main() -> None:
 
 def measure(count: int, seed: int, raw_bytes: int, scratch: Path) -> None:
     """Run every step over the same pings and print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
     pings, json_bytes = [], 0
     for ping, document_bytes in jittered_pings(count, seed):
         pings.append(ping)
@@ -97,8 +100,9 @@ def measure(count: int, seed: int, raw_bytes: int, scratch: Path) -> None:
             lambda: committed.append(stage_and_commit(validating, raw, catalog)),
         ),
     ]
+    gzip_bytes = sum(map(len, bodies))
     table = Table(
-        title=f"{count} pings, {json_bytes // count:,} bytes of JSON, {sum(map(len, bodies)) // count:,} with gzip"
+        title=f"{count} pings of {json_bytes // count:,} bytes of JSON, {gzip_bytes // count:,} with gzip"
     )
     for heading in ("per core", "pings/s", "JSON MB/s", "µs/ping"):
         table.add_column(heading, justify="left" if heading == "per core" else "right")
@@ -150,8 +154,12 @@ def without_validation(converter: Converter) -> Converter:
     return converter
 
 
-def new_catalog(scratch: Path) -> Catalog:
+def new_catalog(scratch: Path) -> "Catalog":
     """A catalog in a file of its own, with our tables."""
+    from pyiceberg.catalog import load_catalog
+
+    from telemetry_lake.catalog import create_tables
+
     catalog = load_catalog(
         "benchmark",
         type="sql",
@@ -162,10 +170,12 @@ def new_catalog(scratch: Path) -> Catalog:
     return catalog
 
 
-def stage_and_commit(converter: Converter, raw: RawObject, catalog: Catalog) -> StagedFiles:
+def stage_and_commit(converter: Converter, raw: RawObject, catalog: "Catalog") -> StagedFiles:
     """Everything between a raw object in memory and rows that a query sees."""
+    from telemetry_lake.catalog import staging_area
+
     tables = {name: catalog.load_table(name) for name in (LIVE_PINGS, LIVE_REJECTED_PINGS)}
-    folders: dict[str, StagingArea] = {}
+    folders = {}
     for name, table in tables.items():
         folders[name] = staging_area(table, os.urandom(16).hex())
         folders[name].filesystem.create_dir(folders[name].path, recursive=True)
@@ -204,7 +214,9 @@ def stage_in_this_process(file: Path) -> None:
         folders[name] = Folder(pa_fs.LocalFileSystem(), str(folder), folder.as_uri())
     converter = Converter(ConversionSettings(histogram_definitions_directory=DEFINITIONS))
     stage_raw_objects(converter, [RawObject(RAW_KEY, file.read_bytes())], folders)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not ru_maxrss: that of a child begins with what its parent held.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    print(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024)
 
 
 if __name__ == "__main__":

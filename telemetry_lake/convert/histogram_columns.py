@@ -39,6 +39,8 @@ LABELS_MAX_COUNT: Final = 32_768
 RANGES_MAX_COUNT: Final = 4_096
 BOUNDS_MAX_COUNT: Final = 1_048_576
 """Likewise the table of ranges."""
+EXPECTED_MAX_COUNT: Final = 64
+"""For so many revisions it is remembered what their definitions say; half a megabyte each."""
 
 _FIRST_ROWS: Final = 32_768
 _FIRST_BUCKETS: Final = 8 * _FIRST_ROWS
@@ -457,6 +459,8 @@ class HistogramColumn:
         """What the definitions say about each label, as far as it has been looked up."""
         known = self._expected.get(id(definitions))
         if known is None:
+            if len(self._expected) >= EXPECTED_MAX_COUNT:
+                self._expected.clear()
             # The definitions are kept beside it, so that their id cannot become another's.
             known = definitions, np.full(self._label_ends.size, parser.UNRESOLVED, np.int64)
             self._expected[id(definitions)] = known
