@@ -95,6 +95,14 @@ bench-convert: install ## Measure conversion on one core: pings/s of each step, 
 bench-ingest: install ## Measure one ingest worker against a handler that stores nothing and nginx (wrk; 4 minutes)
 	@$(PYTHON) -m benchmarks.ingest $(ARGUMENTS)
 
+.PHONY: bench-pipeline
+bench-pipeline: install ## Measure a whole stack under 732 pings/s: backlog, freshness, processor time (10 minutes and more)
+	@$(PYTHON) -m benchmarks.pipeline $(ARGUMENTS)
+
+.PHONY: chaos
+chaos: install ## Kill processes of a whole stack while a fleet posts; is a ping lost or doubled? ARGUMENTS="--minutes 60"
+	@$(PYTHON) -m benchmarks.chaos $(ARGUMENTS)
+
 .PHONY: format
 format: install ## Format the code and fix what can be fixed by a machine
 	$(PYTHON) -m ruff check --fix .

@@ -59,7 +59,11 @@ class Sample:
 
 def main() -> None:
     """Run the command line; exits with 1 when a ping was lost or doubled."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--rate", type=float, default=PRODUCTION_PEAK_PINGS_PER_SECOND, help="pings per second"
     )
