@@ -1,4 +1,4 @@
-"""One local stack for all end-to-end tests."""
+"""One local stack for all tests of a module."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ from telemetry_lake.settings import PROJECT_ROOT
 DEFINITIONS = PROJECT_ROOT / "tests" / "convert" / "data" / "definitions"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack() -> Iterator[LocalLake]:
-    """The whole local stack, in a folder of its own; stopped at the end."""
+    """The whole local stack, in a folder of its own; stopped before other modules start theirs."""
     variables = {"TELEMETRY_LAKE_CONVERSION__HISTOGRAM_DEFINITIONS_DIRECTORY": str(DEFINITIONS)}
     with local_lake({**CHAOS_VARIABLES, **variables}) as lake:
         yield lake
