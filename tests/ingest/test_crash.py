@@ -168,7 +168,7 @@ def _has_another_child(node: RunningNode, kind: str, victim: int) -> bool:
 
 
 def _is_acknowledged(node: RunningNode, ping: bytes) -> bool:
-    """Whether the node takes the ping; not when its connection went with a listener that never accepted it."""
+    """Whether the node takes the ping; a connection that nobody accepted goes with its listener."""
     try:
         return node.ask(ping).status == 200
     except ConnectionError:
