@@ -67,8 +67,21 @@ def test_a_dead_node_costs_no_client_an_error(edge: tuple[str, list[RunningProgr
         _kill(nodes[0])
         assert [send(client) for _ in range(20)] == [200] * 20
         nodes[0].start()
+        wait_until(
+            lambda: send(client) == 200 and _pings_taken(nodes[0]) > 0,
+            deadline_seconds=DEADLINE_SECONDS,
+            what="the balancer sends pings to the first node again",
+        )
         _kill(nodes[1])
         assert [send(client) for _ in range(20)] == [200] * 20
+
+
+def _pings_taken(node: RunningProgram) -> float:
+    """How many pings the node has acknowledged since it started."""
+    (port,) = node.program.ports
+    name = "telemetry_lake_ingest_request_seconds_count "
+    lines = httpx.get(f"http://{LOOPBACK}:{port}/metrics").text.splitlines()
+    return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 def _kill(node: RunningProgram) -> None:
