@@ -38,7 +38,7 @@ REPLAY_PREFIX: Final = "replays/"
 NAME_MAX_LENGTH: Final = 128
 """The longest node name or segment id, in characters; S3 keys hold 1,024 bytes in all."""
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
+_NAME = rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_MAX_LENGTH - 1}}}"
 _RAW_KEY: Final = re.compile(
     rf"raw/v1/(?P<date>\d{{4}}-\d\d-\d\d)/(?P<hour>[01]\d|2[0-3])/(?P<node>{_NAME})/(?P<segment>{_NAME})\.arrows"
 )
