@@ -1,7 +1,8 @@
 """The tables of the lake, read from their folders in `sql/`.
 
 A folder `sql/<namespace>/<table>/` holds `metadata.yaml` (what the table is for, partitioning, sort
-order, Iceberg properties) and `schema.yaml` (a list of columns, each with its type and description).
+order, Iceberg properties) and `schema.yaml` (a list of columns, each with its type and description). Where
+a table has the columns of another one, `schema_of` in its metadata names that one instead.
 Types are those of the Iceberg specification (https://iceberg.apache.org/spec/#schemas-and-data-types):
 `string`, `int`, `long`, `double`, `boolean`, `date`, `timestamptz`, `binary`, and the nested `struct`
 (with `fields`), `list` (with `element`) and `map` (with `key` and `value`).
@@ -25,6 +26,7 @@ from telemetry_lake.settings import PROJECT_ROOT
 SQL_DIRECTORY: Final = PROJECT_ROOT / "sql"
 LIVE_PINGS: Final = "live.pings"
 LIVE_REJECTED_PINGS: Final = "live.rejected_pings"
+STABLE_PINGS: Final = "stable.pings"
 
 _ARROW_TYPES: Final[dict[str, pa.DataType]] = {
     "string": pa.string(),
@@ -109,6 +111,9 @@ class TableMetadata(BaseModel):
 
     description: str
     grain: str
+    filled_by: str
+    """The program that writes its rows, from the project's root."""
+    schema_of: str | None = None
     partitioned_by: tuple[PartitionField, ...]
     sorted_by: tuple[str, ...]
     properties: dict[str, str] = {}
@@ -135,14 +140,9 @@ def table_definition(name: str) -> TableDefinition:
     Raises ConfigurationError, which names the file and what is wrong in it.
     """
     folder = SQL_DIRECTORY.joinpath(*name.split("."))
-    metadata = _read(folder / "metadata.yaml")
-    columns = _read(folder / "schema.yaml")
     try:
-        definition = TableDefinition(
-            name,
-            TableMetadata.model_validate(metadata),
-            tuple(Column.model_validate(entry) for entry in columns),
-        )
+        metadata = TableMetadata.model_validate(_read(folder / "metadata.yaml"))
+        definition = TableDefinition(name, metadata, _columns(folder, metadata))
     except (ValidationError, TypeError) as error:
         raise ConfigurationError(f"{folder}: {error}") from error
     names = [column.name for column in definition.columns]
@@ -160,8 +160,17 @@ def table_names() -> list[str]:
     """The names of all tables, sorted."""
     return sorted(
         ".".join(path.parent.relative_to(SQL_DIRECTORY).parts)
-        for path in SQL_DIRECTORY.glob("*/*/schema.yaml")
+        for path in SQL_DIRECTORY.glob("*/*/metadata.yaml")
     )
+
+
+def _columns(folder: Path, metadata: TableMetadata) -> tuple[Column, ...]:
+    file = folder / "schema.yaml"
+    if metadata.schema_of is None:
+        return tuple(Column.model_validate(entry) for entry in _read(file))
+    if file.exists():
+        raise ConfigurationError(f"{file}: its metadata says that the columns are {metadata.schema_of}'s")
+    return table_definition(metadata.schema_of).columns
 
 
 def _read(file: Path) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ CONSTANTS = {
 
 
 def test_the_tables_are_found():
-    assert {"live.pings", "live.rejected_pings", "derived.ping_counts"} <= set(table_names())
+    assert {"live.pings", "live.rejected_pings", "stable.pings", "derived.ping_counts"} <= set(table_names())
     assert len(CONSTANTS) > 20
 
 
@@ -38,11 +38,11 @@ def test_a_table_says_what_it_is_for_and_every_column_what_it_means(name: str):
 def test_a_table_has_what_fills_it_and_what_checks_it(name: str):
     folder = SQL_DIRECTORY.joinpath(*name.split("."))
     namespace = name.partition(".")[0]
-    assert namespace in {"live", "derived"}, "say in sql/README.md what else a folder must hold, and here"
+    assert namespace in {"live", "stable", "derived"}, "say in sql/README.md what it holds, and here"
+    assert (PROJECT_ROOT / table_definition(name).metadata.filled_by).is_file()
     if namespace == "live":
         assert yaml.safe_load((folder / "checks.yaml").read_text())
-    else:
-        assert "SELECT" in (folder / "query.sql").read_text()
+    if namespace == "derived":
         golden = yaml.safe_load((folder / "golden.yaml").read_text())
         assert set(golden) == {"description", "arguments", "input", "expected"}
 
@@ -51,7 +51,12 @@ def test_no_folder_is_half_a_table():
     for folder in SQL_DIRECTORY.glob("*/*/"):
         if folder.is_dir():
             found = {file.name for file in folder.iterdir()}
-            assert {"metadata.yaml", "schema.yaml"} <= found, folder.relative_to(PROJECT_ROOT)
+            assert "metadata.yaml" in found, folder.relative_to(PROJECT_ROOT)
+
+
+def test_a_table_with_the_columns_of_another_one_has_no_list_of_its_own():
+    assert table_definition("stable.pings").columns is table_definition("live.pings").columns
+    assert not (SQL_DIRECTORY / "stable" / "pings" / "schema.yaml").exists()
 
 
 @pytest.mark.parametrize("constant", CONSTANTS)

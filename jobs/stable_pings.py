@@ -1,0 +1,1 @@
+"""Make stable.pings from live.pings: each document id once."""
