@@ -8,10 +8,12 @@ only endpoints and credentials differ, and on AWS both are left out, so that bot
 """
 
 import os
+import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from telemetry_lake.failures import ConfigurationError
@@ -162,6 +164,60 @@ class DrainSettings(_Group):
     """How far back the reconciler looks; as long as SQS can keep a message."""
 
 
+class SourceFormat(StrEnum):
+    """What the files of the historic archive are."""
+
+    SEQUENCE_FILE = "sequence_file"
+    TEXT_LINES = "text_lines"
+
+
+def _finds_a_date(pattern: str) -> str:
+    try:
+        missing = {"year", "month", "day"} - re.compile(pattern).groupindex.keys()
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if missing:
+        raise ValueError(f"the pattern has no group named {' and none named '.join(sorted(missing))}")
+    return pattern
+
+
+class SourceSettings(_Group):
+    """The historic archive that the backfill reads. See docs/backfill_source.md."""
+
+    root_url: Annotated[str, Field(pattern=r"^(webhdfs://[^/]+:\d+|s3://[^/]+|file://)(/|$)")] | None = None
+    """`webhdfs://<name node>:<its HTTP port>/<path>`, `s3://<bucket>/<prefix>` or `file:///<path>`."""
+    directories: Annotated[tuple[str, ...], Field(min_length=1)] = ("",)
+    """What is copied of it: directories relative to the root; all of it by default."""
+    format: SourceFormat = SourceFormat.SEQUENCE_FILE
+    date_pattern: Annotated[str, AfterValidator(_finds_a_date)] = (
+        r"(?:^|/)(?P<year>\d{4})[-/]?(?P<month>\d\d)[-/]?(?P<day>\d\d)(?=/)"
+    )
+    """A regular expression with the groups year, month and day, searched in a file's path below the root."""
+    record_max_bytes: PositiveInt = 16 * MIB
+    """The largest record, decompressed; above `document_max_bytes`, which makes rejected rows."""
+    block_max_bytes: PositiveInt = 256 * MIB
+    """The largest block of a block-compressed SequenceFile, decompressed: one is held in memory."""
+    file_checksums: bool = True
+    """Whether HDFS is asked for each file's checksum, when it is listed and before and after it is read."""
+    hdfs_user: str | None = None
+    """The user name that WebHDFS is told."""
+    connect_timeout_seconds: PositiveFloat = 10
+    read_timeout_seconds: PositiveFloat = 90
+    """A data node tries every replica, with pauses, before it gives up and says so."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    """How often in a row a read may fail without one byte of progress."""
+    retry_wait_seconds: PositiveFloat = 0.5
+    """The pause after a first failed attempt; it doubles with each one that follows."""
+    s3: AwsEndpoint = AwsEndpoint()
+    """The S3 that an `s3://` root is in; it may be another one than the lake's."""
+
+
+class BackfillSettings(_Group):
+    """The one-time copy of the historic archive into the lake."""
+
+    source: SourceSettings = SourceSettings()
+
+
 class Settings(BaseSettings):
     """Everything that differs between two places where the lake runs."""
 
@@ -175,6 +231,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     conversion: ConversionSettings = ConversionSettings()
     drain: DrainSettings = DrainSettings()
+    backfill: BackfillSettings = BackfillSettings()
 
 
 def load_settings(env_file: Path | None = None) -> Settings:
