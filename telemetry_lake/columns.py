@@ -38,6 +38,7 @@ ERROR_MESSAGE: Final = "error_message"
 STAGE: Final = "stage"
 SCHEMA_PATH: Final = "schema_path"
 BODY: Final = "body"
+ORIGIN: Final = "origin"
 
 DIMENSIONS: Final = (REASON, APP_NAME, APP_UPDATE_CHANNEL, APP_VERSION, APP_BUILD_ID, SUBMISSION_DATE)
 """The dimensions in the order of the original telemetry server's dimension document."""

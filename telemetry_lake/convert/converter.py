@@ -13,11 +13,13 @@ row, and the same row whenever it is converted.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pyarrow as pa
 
 from telemetry_lake import columns
+from telemetry_lake.convert.arrays import of_texts
 from telemetry_lake.convert.country import ADDRESS_HEADERS, FORWARDED_FOR, CountryLookup
 from telemetry_lake.convert.decompress import decompress_document
 from telemetry_lake.convert.definition_store import DefinitionStore, NoDefinitions
@@ -49,7 +51,7 @@ from telemetry_lake.convert.rows import (
     rejected_values,
 )
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
-from telemetry_lake.raw_object import RawObject
+from telemetry_lake.raw_object import Promise
 from telemetry_lake.settings import MIB, ConversionSettings
 from telemetry_lake.submission_path import SubmissionPath, parse_submission_path
 
@@ -61,6 +63,30 @@ CHUNK_MAX_DOCUMENT_BYTES: Final = 24 * MIB
 """A chunk ends at whichever comes first; a larger document is a chunk of its own."""
 
 _NO_HISTOGRAMS: Final = LiftedHistograms([], [], 0)
+
+
+class Origin(StrEnum):
+    """Which way a ping came in; the column `origin` of `live.rejected_pings`."""
+
+    INGEST = "ingest"
+    """Posted to an ingest server."""
+    BACKFILL = "backfill"
+    """Copied out of the historic archive."""
+
+
+class Received(Protocol):
+    """What is converted as one: a raw object, or a part of a historic file in the form of one."""
+
+    @property
+    def key(self) -> str:
+        """What the column `raw_object` says."""
+
+    @property
+    def promise(self) -> Promise:
+        """What it holds; asked for when all its record batches have been read."""
+
+    def record_batches(self) -> Iterator[pa.RecordBatch]:
+        """The pings in their order, with the columns of `raw_object.RAW_SCHEMA`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +121,15 @@ class Converter:
         object_store: "ObjectStore | None" = None,
         *,
         one_by_one: bool = False,
+        origin: Origin = Origin.INGEST,
     ) -> None:
         """`object_store` is needed for histogram definitions in S3 only.
 
-        `one_by_one` converts every histogram in plain Python: slower, with the same rows.
+        `one_by_one` converts every histogram in plain Python: slower, with the same rows. `origin` is noted
+        in the rows of rejected pings.
         """
         self._one_by_one = one_by_one
+        self._origin = origin
         self._histograms = HistogramColumn()
         self._settings = settings
         self._schemas = load_document_schemas(settings.schemas_directory, settings.accept_unknown_types_of)
@@ -114,7 +143,7 @@ class Converter:
         self._definitions = DefinitionStore(settings, object_store)
         self._countries = CountryLookup(settings.country_database, settings.trusted_proxies)
 
-    def convert(self, raw: RawObject) -> Iterator[Conversion]:
+    def convert(self, raw: Received) -> Iterator[Conversion]:
         """The pings of `raw` as rows, a few hundred at a time.
 
         Raises DamagedRawObject, at the latest after the last chunk.
@@ -173,7 +202,7 @@ class Converter:
                 pings.add(ping.request, values)
         return Conversion(
             pings.table(raw_key, batch, {columns.HISTOGRAMS: self._histograms.take()}),
-            rejected.table(raw_key, batch, {}),
+            rejected.table(raw_key, batch, {columns.ORIGIN: of_texts([self._origin.value] * len(rejected))}),
         )
 
     def _convert_ping(self, ping: _Ping) -> Sequence[object]:

@@ -22,10 +22,9 @@ from pydantic import BaseModel, ConfigDict
 
 from telemetry_lake import columns
 from telemetry_lake.convert.arrays import of_integers, of_numbers
-from telemetry_lake.convert.converter import Converter
+from telemetry_lake.convert.converter import Converter, Received
 from telemetry_lake.convert.histograms import SUM_FIELDS
 from telemetry_lake.failures import DamagedRawObject
-from telemetry_lake.raw_object import RawObject
 from telemetry_lake.settings import MIB
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, TableDefinition, table_definition
 
@@ -86,7 +85,7 @@ class StagedFiles(_Record):
 
 
 def stage_raw_objects(
-    converter: Converter, raws: Iterable[RawObject], folders: Mapping[str, StagingFolder]
+    converter: Converter, raws: Iterable[Received], folders: Mapping[str, StagingFolder]
 ) -> StagedFiles:
     """Convert `raws` and write their rows into `folders`, which has one for each of the two live tables.
 

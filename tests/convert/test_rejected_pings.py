@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from telemetry_lake.convert import Converter
+from telemetry_lake.convert import Converter, Origin
 from telemetry_lake.convert.histograms import HISTOGRAMS_MAX_COUNT
 from telemetry_lake.failures import ErrorType
 from tests.convert.ping_builders import (
@@ -189,3 +189,9 @@ def test_address_is_nowhere():
     assert [dict(row["headers"]) for row in live] == [{"user-agent": "Firefox"}] * len(live)
     assert ADDRESS not in repr(live)
     assert ADDRESS not in repr(rejected)
+
+
+@pytest.mark.parametrize("origin", list(Origin))
+def test_a_rejected_row_says_which_way_the_ping_came(origin):
+    assert rejected_row(MAIN, b"{", Converter(settings(), origin=origin))["origin"] == origin
+    assert rejected_row(MAIN, b"{")["origin"] == "ingest"
