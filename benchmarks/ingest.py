@@ -10,8 +10,10 @@ for bodies of 1, 8 and 30 KB at 1, 64 and 256 connections, with the spool on tmp
 and, for `durable`, on the disk, beside what the disk does by itself: groups of as many bodies as there are
 connections (at most 16 MiB), written and flushed one after another.
 
-The server is pinned to the first core and wrk to the second. CPU per request is the server's own, from
-/proc. Sealed segments are deleted as they appear: shipping is another process and not measured here.
+The server is pinned to the first core and wrk to the second. The servers take turns, several rounds for each
+line of the table, so that a minute in which the machine is slow is slow for all of them; a line is the round
+with the median rate. CPU per request is the server's own, from /proc. Sealed segments are deleted as they
+appear: shipping is another process and not measured here.
 """
 
 import argparse
@@ -26,12 +28,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from statistics import median
 
 from ingest_server.group_commit import GROUP_MAX_BYTES
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.settings import PROJECT_ROOT, IngestSettings
 
 BODY_BYTES = (1_024, 8_192, 30_720)
 CONNECTIONS = (1, 64, 256)
@@ -157,7 +161,7 @@ def sealed_segments_deleted(directory: Path) -> Iterator[None]:
 
     def delete() -> None:
         while not stop.wait(CLEAN_SECONDS):
-            for path in directory.glob("*/sealed/*.segment"):
+            for path in directory.glob("*/*/sealed/*.segment"):
                 path.unlink()
 
     thread = threading.Thread(target=delete)
@@ -230,31 +234,63 @@ def memory_peak_megabytes(pid: int) -> float:
     return int(peak) / 1024
 
 
-def run(spool: str, kind: str, parent: Path, options: argparse.Namespace) -> list[Row]:
-    """One server through all bodies and connections."""
+def run(spool: str, kinds: Sequence[str], parent: Path, options: argparse.Namespace) -> list[Row]:
+    """The servers through all bodies and connections, taking turns."""
     rows = []
-    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-ingest-") as name:
-        directory = Path(name)
-        with (
-            server(kind, directory, realtime=options.realtime) as (pid, port),
-            sealed_segments_deleted(directory),
-        ):
-            for body in options.bodies:
-                for connections in options.connections:
-                    rows.append(measure(pid, port, spool, kind, body, connections, options))
-                    print(rows[-1], flush=True)
-                    if spool == "disk":
-                        alone = disk_requests_per_second(directory, body, connections)
-                        print(f"disk   alone    {body:6} {connections:5} {alone:9,.0f}", flush=True)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix="bench-ingest-")))
+        servers = {}
+        for kind in kinds:
+            (folder / kind).mkdir()
+            servers[kind] = stack.enter_context(server(kind, folder / kind, realtime=options.realtime))
+        stack.enter_context(sealed_segments_deleted(folder))
+        for body, connections in product(options.bodies, options.connections):
+            rounds: dict[str, list[Row]] = {kind: [] for kind in kinds}
+            alone = []
+            for _ in range(options.rounds):
+                for kind, (pid, port) in servers.items():
+                    rounds[kind].append(measure(pid, port, spool, kind, body, connections, options))
+                if spool == "disk":
+                    alone.append(disk_requests_per_second(folder, body, connections))
+            for measured in rounds.values():
+                measured.sort(key=lambda row: row.requests_per_second)
+                rows.append(measured[len(measured) // 2])
+                print(rows[-1], flush=True)
+            if alone:
+                print(f"disk   alone    {body:6} {connections:5} {median(alone):9,.0f}", flush=True)
+        for kind, (pid, _) in servers.items():
             print(f"{spool:6} {kind:8} peak memory {memory_peak_megabytes(pid):.0f} MB", flush=True)
     return rows
+
+
+def start_seconds(directory: Path) -> tuple[float, float]:
+    """A whole node, started as a user starts it: until the import is done, and until it answers."""
+    command = [sys.executable, "-m", "ingest_server"]
+    started = time.perf_counter()
+    subprocess.run([*command, "--help"], cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, check=True)
+    imported = time.perf_counter() - started
+    port = free_port()
+    environment = {
+        **os.environ,
+        "TELEMETRY_LAKE_INGEST__PORT": str(port),
+        "TELEMETRY_LAKE_INGEST__SPOOL_DIRECTORY": str(directory),
+    }
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_up(process, port)
+        return imported, time.perf_counter() - started
+    finally:
+        process.terminate()
+        process.wait(START_DEADLINE_SECONDS + IngestSettings().stop_ship_seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--seconds", type=int, default=4, help="of each measurement, after one second of warming up"
+        "--seconds", type=int, default=2, help="of each round, after one second of warming up"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of each line; the median is shown")
     parser.add_argument("--bodies", type=int, nargs="+", default=BODY_BYTES, help="sizes in bytes")
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
     parser.add_argument("--disk-directory", type=Path, default=PROJECT_ROOT, help="where the disk's spool is")
@@ -266,13 +302,17 @@ def main() -> None:
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
-    print(HEADING)
-    rows = run("tmpfs", "durable", TMPFS, options) + run("tmpfs", "discard", TMPFS, options)
+    kinds = ["durable", "discard"]
     if shutil.which("nginx") is None:
         print("nginx is not installed and left out: apt-get install nginx")
     else:
-        rows += run("tmpfs", "nginx", TMPFS, options)
-    run("disk", "durable", options.disk_directory, options)
+        kinds.append("nginx")
+    with tempfile.TemporaryDirectory(prefix="bench-ingest-") as directory:
+        imported, up = start_seconds(Path(directory))
+    print(f"start of a whole node: {imported:.2f} s for --help, {up:.2f} s until it listens")
+    print(HEADING)
+    rows = run("tmpfs", kinds, TMPFS, options)
+    run("disk", ["durable"], options.disk_directory, options)
     rates = {(row.server, row.body_bytes, row.connections): row.requests_per_second for row in rows}
     for body in options.bodies:
         for connections in options.connections:

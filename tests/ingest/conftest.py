@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ingest.hammers import Hammers
 from tests.ingest.running_node import WITHOUT_SERVICES, RunningNode
 
 
@@ -32,3 +33,17 @@ def new_node(tmp_path: Path) -> Iterator[Callable[..., RunningNode]]:
     yield make
     for one in made:
         one.kill()
+
+
+@pytest.fixture
+def hammers() -> Iterator[Callable[[RunningNode], Hammers]]:
+    started: list[Hammers] = []
+
+    def start(node: RunningNode) -> Hammers:
+        started.append(Hammers(node.port))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()

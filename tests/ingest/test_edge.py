@@ -5,13 +5,21 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from ingest_server.edge import DISCARD_MAX_BYTES, HEAD_MAX_BYTES, HEAD_MAX_LINES, REQUESTS_WAITING_MAX
+from ingest_server.edge import (
+    BUFFERED_MAX_BYTES,
+    CONNECTIONS_MAX,
+    DISCARD_MAX_BYTES,
+    HEAD_MAX_BYTES,
+    HEAD_MAX_LINES,
+    REQUESTS_WAITING_MAX,
+)
 from ingest_server.segment import CapturedPing
-from telemetry_lake.settings import IngestSettings
-from tests.ingest.running_node import RunningNode, request, wait_for_bytes
+from telemetry_lake.settings import MIB, IngestSettings
+from tests.ingest.running_node import ANSWER_DEADLINE_SECONDS, RunningNode, request, wait_for_bytes
 from tests.stack_fixture import wait_until
 
 DEFAULTS = IngestSettings()
@@ -541,17 +549,58 @@ def test_idle_connection_is_closed(new_node) -> None:
         assert client.is_closed_by_server()
 
 
-def test_thousands_of_connections(node: RunningNode) -> None:
-    clients = [node.client() for _ in range(3_000)]
+def test_connections_up_to_the_limit_and_one_past(new_node) -> None:
+    node = new_node().start()
+    clients = [node.client() for _ in range(CONNECTIONS_MAX)]
     try:
         for client in clients:
             client.send(request())
         assert {client.answer().status for client in clients} == {200}
-        assert node.metrics()["connections"] >= 3_000
+        with node.client() as one_too_many:
+            answer = one_too_many.answer()
+            assert (answer.status, answer.headers["retry-after"]) == (503, "60")
+            assert one_too_many.is_closed_by_server()
+        clients.pop().close()
+        wait_until(
+            partial(_is_accepted, node), deadline_seconds=ANSWER_DEADLINE_SECONDS, what="room for another"
+        )
     finally:
         for client in clients:
             client.close()
     wait_until(lambda: node.metrics()["connections"] < 100, deadline_seconds=10, what="they are gone")
+
+
+def test_bodies_in_memory_up_to_the_limit_and_past_it(new_node) -> None:
+    size = 10 * MIB
+    node = new_node(max_body_bytes=size).start()
+    head, body = request(body=None, headers=(b"Content-Length: %d" % size,)), b"x" * (size - 1)
+    fitting = BUFFERED_MAX_BYTES // size
+    clients = []
+    try:
+        for _ in range(fitting):
+            clients.append(node.client())
+            clients[-1].send(head + body)
+        assert node.ask(request()).status == 200
+        clients.append(node.client())
+        clients[-1].send(head + body)
+        # The last body counts as it comes in; from then on there is no room for any other.
+        wait_until(
+            lambda: node.ask(request()).status == 503,
+            deadline_seconds=ANSWER_DEADLINE_SECONDS,
+            what="no room",
+        )
+        assert node.ask(request()).headers["retry-after"] == "60"
+        for client in clients:
+            client.send(b"x")
+            assert client.answer().status == 200
+        assert node.ask(request()).status == 200
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _is_accepted(node: RunningNode) -> bool:
+    return node.ask(request()).status == 200
 
 
 def test_a_client_that_reads_no_answer_does_not_disturb_others(node: RunningNode) -> None:
