@@ -10,102 +10,77 @@ Whatever is wrong with the archive comes out of the same iterators as what is ri
 archive: RetriableError when the archive does not answer, ConfigurationError when a setting is wrong.
 """
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
-from telemetry_lake.settings import SourceSettings
+from telemetry_lake.backfill.local_files import LocalFiles
+from telemetry_lake.backfill.sequence_file import sequence_file_records
+from telemetry_lake.backfill.source_record import ProblemKind, SourceFile, SourceProblem, SourceRecord
+from telemetry_lake.backfill.storage import Storage, Window
+from telemetry_lake.backfill.text_lines import is_compressed_text, text_records
+from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.settings import SourceFormat, SourceSettings
 
+__all__ = [
+    "ProblemKind",
+    "SourceFile",
+    "SourceProblem",
+    "SourceRecord",
+    "list_source",
+    "read_records",
+    "split_points",
+]
 
-class ProblemKind(StrEnum):
-    """The closed list of what can be wrong with the archive."""
-
-    MISSING_DIRECTORY = "missing_directory"
-    """A directory that is to be copied is not there."""
-    HIDDEN_FILE = "hidden_file"
-    """A file with content that Hadoop never reads: its name or a directory's starts with `_` or `.`."""
-    NO_CHECKSUM = "no_checksum"
-    """HDFS cannot say the file's checksum; the file is listed all the same, without one."""
-    MISSING_FILE = "missing_file"
-    """The file was listed and is not there any more."""
-    SOURCE_CHANGED = "source_changed"
-    """Length, modification time or checksum are not those of the listing."""
-    EMPTY_FILE = "empty_file"
-    """The file has 0 bytes; even a SequenceFile without records has a header."""
-    BAD_HEADER = "bad_header"
-    """The file does not begin as its format does."""
-    UNREADABLE_CODEC = "unreadable_codec"
-    """The file is compressed in a way that is not read here."""
-    UNREADABLE_BYTES = "unreadable_bytes"
-    """The storage cannot give some bytes of the file: every replica of the block is corrupt or lost."""
-    CORRUPT = "corrupt"
-    """The bytes were read and do not fit together."""
-    TRUNCATED = "truncated"
-    """The file ends in the middle of a record or a block."""
-    TOO_LARGE = "too_large"
-    """A record, or a compressed block of records, is over its limit of size."""
-    MALFORMED_LINE = "malformed_line"
-    """A line of text has no tab."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of the archive, as it was when it was listed.
-
-    `path` is relative to the root, with `/` between its parts. `modified_ms` counts from 1970 in UTC.
-    `checksum` names its algorithm: HDFS's own file checksum, or the ETag of an S3 object; None for a local
-    file. `date` is the one that the date pattern finds in the path, None when it finds none.
-    """
-
-    path: str
-    bytes: int
-    modified_ms: int
-    checksum: str | None
-    date: date | None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRecord:
-    """One record, as its bytes are.
-
-    (`offset`, `index`) is a total order of the records of a file, the same however the file is cut: the
-    offset of the record in the file and 0; in a block-compressed SequenceFile, that of its block and the
-    number of the record in the block; in compressed text, 0 and the number of the line.
-    """
-
-    document_id: bytes
-    content: bytes
-    offset: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class SourceProblem:
-    """Something that is wrong with the archive, and where.
-
-    `offset` is a position in the file as it is stored, None when the whole file or directory is meant.
-    `message` is for a person and says how many bytes are lost, where that is known.
-    """
-
-    path: str
-    offset: int | None
-    kind: ProblemKind
-    message: str
+_RECORDS: Final = {
+    SourceFormat.SEQUENCE_FILE: sequence_file_records,
+    SourceFormat.TEXT_LINES: text_records,
+}
+_HIDDEN: Final = re.compile(r"(^|/)[_.]")
+_HADOOP_CHECKSUMS: Final = re.compile(r"(^|/)\.[^/]+\.crc$")
+"""What Hadoop lays beside each file that it writes to a local disk."""
 
 
 def list_source(source: SourceSettings) -> Iterator[SourceFile | SourceProblem]:
-    """Every file below the directories that `source` names, in the order of their paths."""
-    raise NotImplementedError
+    """Every file below the directories that `source` names: depth first, in the order of names.
+
+    A hidden file is a problem when it has content, and nothing when it has none (`_SUCCESS`), or holds the
+    checksums of another one (`.part-00000.crc`).
+    """
+    for one, two in pairwise(sorted(f"{name}/" if name else "" for name in source.directories)):
+        if two.startswith(one):
+            raise ConfigurationError(
+                f"the directories {one!r} and {two!r} of the archive hold the same files: name one of them"
+            )
+    storage = _open_storage(source)
+    pattern = re.compile(source.date_pattern)
+    for directory in source.directories:
+        for found in storage.list_files(directory):
+            if isinstance(found, SourceProblem):
+                yield found
+            elif _HIDDEN.search(found.path):
+                if found.bytes and not _HADOOP_CHECKSUMS.search(found.path):
+                    message = f"{found.bytes} bytes are left out: Hadoop hides names that begin with _ or ."
+                    yield SourceProblem(found.path, None, ProblemKind.HIDDEN_FILE, message)
+            else:
+                day = _date_in(pattern, found.path)
+                yield SourceFile(found.path, found.bytes, found.modified_ms, found.checksum, day)
 
 
 def split_points(file: SourceFile, unit_max_bytes: int) -> list[tuple[int, int]]:
     """Cut the file into ranges `(start, end)` of at most `unit_max_bytes`, which touch and cover it.
 
     `read_records` gives every record in exactly one of the ranges, wherever they are cut. Compressed text
-    cannot be read from its middle and is one range.
+    cannot be read from its middle and is one range; so is a file of 0 bytes.
     """
-    raise NotImplementedError
+    if is_compressed_text(file.path) or file.bytes == 0:
+        return [(0, file.bytes)]
+    starts = range(0, file.bytes, unit_max_bytes)
+    return [(start, min(start + unit_max_bytes, file.bytes)) for start in starts]
 
 
 def read_records(
@@ -122,4 +97,57 @@ def read_records(
     reading goes on at the next place where the format allows it. `on_bytes` is called with the number of
     bytes of each stretch that was read: to count them, and to wait when they come too fast.
     """
-    raise NotImplementedError
+    storage = _open_storage(source)
+    if (problem := _difference(storage, file)) is not None:
+        yield problem
+        return
+    if file.bytes == 0:
+        message = "the file has 0 bytes: nothing was ever written to it, or all of it is lost"
+        yield SourceProblem(file.path, 0, ProblemKind.EMPTY_FILE, message)
+        return
+
+    def open_window(first: int, last: int) -> Window:
+        return Window(storage, file.path, file.bytes, first, last, on_bytes)
+
+    yield from _RECORDS[source.format](open_window, file.path, start, end, source)
+    if (problem := _difference(storage, file)) is not None:
+        yield problem
+
+
+def _difference(storage: Storage, file: SourceFile) -> SourceProblem | None:
+    """What has changed since the file was listed."""
+    now = storage.look_up(file.path)
+    if now is None:
+        message = "the file was listed and is not there any more"
+        return SourceProblem(file.path, None, ProblemKind.MISSING_FILE, message)
+    changes = [
+        f"{what} was {before} and is {after}"
+        for what, before, after in (
+            ("its length", file.bytes, now.bytes),
+            ("its modification time", file.modified_ms, now.modified_ms),
+            ("its checksum", file.checksum, now.checksum if file.checksum else None),
+        )
+        if before != after
+    ]
+    if not changes:
+        return None
+    message = f"the file has changed since it was listed: {', '.join(changes)}; list it again"
+    return SourceProblem(file.path, None, ProblemKind.SOURCE_CHANGED, message)
+
+
+def _open_storage(source: SourceSettings) -> Storage:
+    if source.root_url is None:
+        raise ConfigurationError(
+            "no historic archive is named: set TELEMETRY_LAKE_BACKFILL__SOURCE__ROOT_URL"
+            " to webhdfs://…, s3://… or file:///…"
+        )
+    root = urlsplit(source.root_url)
+    return LocalFiles(Path(root.path))
+
+
+def _date_in(pattern: re.Pattern[str], path: str) -> date | None:
+    found = pattern.search(path)
+    try:
+        return None if found is None else date(int(found["year"]), int(found["month"]), int(found["day"]))
+    except (TypeError, ValueError):
+        return None
