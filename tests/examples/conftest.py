@@ -1,0 +1,55 @@
+"""A lake with all tables, and Spark to look at them."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from pyiceberg.catalog import Catalog
+from pyspark.sql import SparkSession
+
+from jobs.spark_session import open_session
+from telemetry_lake.catalog import create_tables, load_lake_catalog
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables import table_names
+from tests.stack_fixture import Lake
+
+CATALOG_NAME = "examples"
+"""Of these tests' own: Spark keeps a catalog under its name for as long as its process lives."""
+DEFAULT_CATALOG = "spark.sql.defaultCatalog"
+
+
+@pytest.fixture(scope="session")
+def own_lake(new_lake: Callable[[], Lake]) -> Lake:
+    """The lake of the tests of this folder."""
+    return new_lake()
+
+
+@pytest.fixture(scope="session")
+def settings(own_lake: Lake) -> Settings:
+    """The lake's settings; Spark does not remember its tables, which the tests change from outside."""
+    catalog = own_lake.settings.catalog
+    properties = {**catalog.spark_properties, "cache-enabled": "false"}
+    changes = {"name": CATALOG_NAME, "spark_properties": properties}
+    return own_lake.settings.model_copy(update={"catalog": catalog.model_copy(update=changes)})
+
+
+@pytest.fixture
+def spark(settings: Settings) -> Iterator[SparkSession]:
+    """The session of this test process, in which names of tables mean those of `settings` for one test."""
+    running = SparkSession.getActiveSession()
+    before = running.conf.get(DEFAULT_CATALOG) if running is not None else None
+    session = open_session(settings, "tests", short=True)
+    yield session
+    if before is not None:
+        session.conf.set(DEFAULT_CATALOG, before)
+
+
+@pytest.fixture
+def catalog(settings: Settings) -> Catalog:
+    """The catalog of `settings` with all tables of sql/, empty."""
+    catalog = load_lake_catalog(settings)
+    create_tables(catalog)
+    for name in table_names():
+        table = catalog.load_table(name)
+        if table.scan().count():
+            table.delete()
+    return catalog
