@@ -9,7 +9,8 @@ if [ "${TELEMETRY_LAKE_INSTALL_LOCKED:-}" != yes ] && command -v flock >/dev/nul
 fi
 
 stamp=.venv/installed
-wanted=$(cat requirements.txt requirements-build.txt java/pom.xml java/checksums.sha256 build_tools/*.sh | sha256sum)
+java_files=$(find java -name pom.xml -o -name checksums.sha256 | LC_ALL=C sort)
+wanted=$(cat requirements.txt requirements-build.txt $java_files build_tools/*.sh | sha256sum)
 # Programs in .venv/bin carry the path of their interpreter, so .venv does not survive a move of this folder.
 venv_is_ours() {
     grep -qsF " $PWD/.venv" .venv/pyvenv.cfg &&
@@ -37,7 +38,7 @@ echo "Installing the Python packages of requirements.txt into .venv"
 .venv/bin/uv pip sync --quiet --system-certs --python .venv/bin/python --require-hashes \
     --build-constraints requirements-build.txt requirements.txt
 
-echo "Fetching the Java artifacts of java/pom.xml into java/lib"
+echo "Fetching the Java artifacts of java/pom.xml into java/lib, those of the tests into java/hadoop/lib"
 build_tools/fetch_jars.sh
 
 echo "$wanted" >"$stamp"

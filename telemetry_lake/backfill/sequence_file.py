@@ -185,7 +185,7 @@ class _Segments:
         return header.take_value(value, 0, len(value))
 
     def _undecodable(self, start: int, size: int, why: str) -> SourceProblem:
-        """Only this record is lost if another one seems to follow it; else its length may be what is wrong."""
+        """Only this record is lost if another one seems to follow; else its length may be what is wrong."""
         window = self._window
         if window.have(_RECORD_HEAD.size):
             length, key_length = _RECORD_HEAD.unpack_from(window.buffer, window.at)
