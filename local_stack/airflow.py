@@ -120,6 +120,7 @@ class Airflow:
             "PYSPARK_PYTHON": sys.executable,
             "GX_ANALYTICS_ENABLED": "false",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.project_root / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.project_root / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),

@@ -13,6 +13,7 @@ and are right to. What only we can double, a ping of a raw object, is a failure.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -35,7 +36,7 @@ from telemetry_lake.columns import (
     SUBMISSION_TIMESTAMP,
 )
 from telemetry_lake.failures import ErrorType, GateFailed, RetriableError
-from telemetry_lake.ledger import Ledger
+from telemetry_lake.ledger import AuditOutcome, Ledger
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definition
 
 if TYPE_CHECKING:
@@ -81,6 +82,16 @@ class Audit(BaseModel):
         """Whether the batch passed, or somebody waived its gates."""
         return self.passed or self.waived is not None
 
+    def outcome(self) -> AuditOutcome:
+        """What came of it, for the list of audits."""
+        return AuditOutcome(
+            may_be_published=self.may_be_published,
+            waived=self.waived is not None,
+            failed=len(self.failures(Severity.FAIL)),
+            warned=len(self.failures(Severity.WARN)),
+            rows=self.rows,
+        )
+
     def lines(self) -> list[str]:
         """What was checked and found, one check a line, failures first; for logs and the browser."""
         results = sorted(self.results, key=lambda result: result.passed)
@@ -99,8 +110,8 @@ class Audit(BaseModel):
         return "\n".join(lines)
 
 
-def validate(catalog: Catalog, ledger: Ledger, batch: ClaimedBatch) -> Audit | None:
-    """Audit a staged batch and, when it may be published, decide its publication.
+def validate(catalog: Catalog, ledger: Ledger, batch: ClaimedBatch, *, at: datetime) -> Audit | None:
+    """Audit a staged batch at the time `at` and, when it may be published, decide its publication.
 
     None when it was decided before. Raises GateFailed when it may not be published, and RetriableError when a
     part of it is not staged.
@@ -115,7 +126,7 @@ def validate(catalog: Catalog, ledger: Ledger, batch: ClaimedBatch) -> Audit | N
         )
     members = ledger.members(ledger.manifest(batch.batch_id))
     audit = _audit(catalog, ledger, batch.batch_id, parts, members)
-    ledger.put_audit(batch.batch_id, audit)
+    ledger.put_audit(batch.batch_id, audit, audit.outcome(), at)
     for line in audit.lines():
         _log.info("%s", line)
     if not audit.may_be_published:

@@ -117,7 +117,7 @@ class Drain:
         audits: list[Audit] = []
 
         def ask(batch: ClaimedBatch) -> None:
-            if (audit := validate(self.catalog, self.ledger, batch)) is not None:
+            if (audit := validate(self.catalog, self.ledger, batch, at=self._clock())) is not None:
                 audits.append(audit)
 
         self._each(claimed.batches, ask)

@@ -14,6 +14,7 @@ decides anew, and so on: ownership is a chain that only grows.
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -22,12 +23,15 @@ from telemetry_lake.batch import Commitment, Manifest, Member, Publication, Stag
 from telemetry_lake.failures import FatalError
 from telemetry_lake.object_keys import (
     attempts_prefix,
+    audit_entry_key,
+    audit_entry_prefix,
     audit_key,
     claim_key,
     committed_key,
     manifest_key,
     publication_key,
     release_key,
+    split_audit_entry_key,
     staged_key,
     waiver_key,
 )
@@ -47,6 +51,18 @@ class Claim(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_id: str
+
+
+class AuditOutcome(BaseModel):
+    """What came of an audit; `failed` and `warned` count checks by severity, `rows` are by table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    may_be_published: bool
+    waived: bool
+    failed: int
+    warned: int
+    rows: dict[str, int]
 
 
 class Attempt(BaseModel):
@@ -165,9 +181,21 @@ class Ledger:
         errors = [attempt.error for key in keys if (attempt := self._read(key, Attempt)) and attempt.error]
         return errors[-1] if errors else None
 
-    def put_audit(self, batch: str, audit: BaseModel) -> None:
-        """Keep what the gates found."""
+    def put_audit(self, batch: str, audit: BaseModel, outcome: AuditOutcome, at: datetime) -> None:
+        """Keep what the gates found, and that they were asked at the time `at`."""
         self._store.put(self._bucket, audit_key(batch), _json(audit))
+        self._store.put(self._bucket, audit_entry_key(batch, at), _json(outcome))
+
+    def audits_of(self, day: date, *, at_most: int) -> list[tuple[datetime, str, AuditOutcome]]:
+        """The last audits of a UTC day: when, of which batch, with which outcome; newest first."""
+        keys = [item.key for item in self._store.list_objects(self._bucket, audit_entry_prefix(day))]
+        newest = keys[: -at_most - 1 : -1]
+        outcomes = self._at_once(lambda key: self._read(key, AuditOutcome), newest)
+        return [
+            (*split_audit_entry_key(key), outcome)
+            for key, outcome in zip(newest, outcomes, strict=True)
+            if outcome is not None
+        ]
 
     def audit(self, batch: str, form: type[R]) -> R | None:
         """What the gates found, when they were asked."""

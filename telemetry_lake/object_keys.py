@@ -14,12 +14,15 @@ key                                                      bucket       what
 ``batches/<batch id>/waiver.json``                       lake bucket  somebody lets the batch pass its gates
 ``batches/<batch id>/publication.json``                  lake bucket  the files that are to be committed
 ``batches/<batch id>/committed.json``                    lake bucket  the snapshots that hold the batch
+``audits/<date>/<time>-<batch id>.json``                 lake bucket  what came of an audit, by its time
 ``replays/<replay id>/selection.json``                   lake bucket  which rejected pings are sent again
 ``replays/<replay id>/pings.arrows``                     lake bucket  their raw object, while it waits
+``artifacts/<sha256>/<name>``                            lake bucket  what EMR runs (`spark_package`)
 =======================================================  ===========  ========================================
 
 Date and hour are those of the first ping of the raw object, in UTC. No object under `raw/` or
-`ledger/`, no manifest, publication or commit record is ever changed once it is there.
+`ledger/`, no manifest, publication or commit record is ever changed once it is there, and nothing of a
+backfill but its reports.
 """
 
 import hashlib
@@ -33,7 +36,13 @@ RAW_PREFIX: Final = "raw/v1/"
 CLAIM_PREFIX: Final = "ledger/claims/"
 RELEASE_PREFIX: Final = "ledger/releases/"
 BATCH_PREFIX: Final = "batches/"
+AUDIT_PREFIX: Final = "audits/"
 REPLAY_PREFIX: Final = "replays/"
+BACKFILL_PREFIX: Final = "backfill/"
+BACKFILL_DATES_PREFIX: Final = "backfill-dates/"
+HISTORIC_PREFIX: Final = "historic/"
+"""Starts what the column `raw_object` says of a document of the historic archive."""
+ARTIFACT_PREFIX: Final = "artifacts/"
 
 NAME_MAX_LENGTH: Final = 128
 """The longest node name or segment id, in characters; S3 keys hold 1,024 bytes in all."""
@@ -43,6 +52,8 @@ _RAW_KEY: Final = re.compile(
     rf"raw/v1/(?P<date>\d{{4}}-\d\d-\d\d)/(?P<hour>[01]\d|2[0-3])/(?P<node>{_NAME})/(?P<segment>{_NAME})\.arrows"
 )
 _BATCH_ID: Final = re.compile(r"[0-9a-f]{32}")
+_AUDITED_FORMAT: Final = "%Y-%m-%d/%H%M%S.%f"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,27 @@ def audit_key(batch: str) -> str:
     return _in_batch(batch, "audit.json")
 
 
+def audit_entry_key(batch: str, at: datetime) -> str:
+    """The key of the entry about an audit made at the aware time `at`; keys sort by that time."""
+    if _BATCH_ID.fullmatch(batch) is None or at.tzinfo is None:
+        raise ValueError(f"not a batch id and an aware time: {batch!r}, {at!r}")
+    return f"{AUDIT_PREFIX}{at.astimezone(UTC).strftime(_AUDITED_FORMAT)}-{batch}.json"
+
+
+def audit_entry_prefix(day: date) -> str:
+    """What the keys of the entries about all audits of one UTC day start with."""
+    return f"{AUDIT_PREFIX}{day.isoformat()}/"
+
+
+def split_audit_entry_key(key: str) -> tuple[datetime, str]:
+    """When the audit was made, and of which batch; ValueError when `key` is not an entry's."""
+    at, _, batch = key.removeprefix(AUDIT_PREFIX).removesuffix(".json").rpartition("-")
+    moment = datetime.strptime(at, _AUDITED_FORMAT).replace(tzinfo=UTC)
+    if key != audit_entry_key(batch, moment):
+        raise ValueError(f"not the key of an entry about an audit: {key!r}")
+    return moment, batch
+
+
 def committed_key(batch: str) -> str:
     """The key of the record that a batch is committed."""
     return _in_batch(batch, "committed.json")
@@ -210,3 +242,79 @@ def replay_selection_key(replay: str) -> str:
 def replay_pings_key(replay: str) -> str:
     """The key under which the raw object of a replay waits until its rows have left the rejected table."""
     return f"{REPLAY_PREFIX}{replay}/pings.arrows"
+
+
+def artifact_key(sha256: str, name: str) -> str:
+    """The key of a file that EMR runs, whose content has this hash (64 hexadecimal digits)."""
+    if _SHA256.fullmatch(sha256) is None:
+        raise ValueError(f"not a SHA-256: {sha256!r} (expected 64 hexadecimal digits)")
+    return f"{ARTIFACT_PREFIX}{sha256}/{name}"
+
+
+def _of_backfill(backfill: str, name: str) -> str:
+    if _BATCH_ID.fullmatch(backfill) is None:
+        raise ValueError(f"not the id of a backfill: {backfill!r} (expected 32 hexadecimal digits)")
+    return f"{BACKFILL_PREFIX}{backfill}/{name}"
+
+
+def backfill_manifest_key(backfill: str) -> str:
+    """The key of the record of what a backfill copies."""
+    return _of_backfill(backfill, "manifest.json")
+
+
+def backfill_plan_key(backfill: str, name: str, content: bytes) -> str:
+    """The key of the plan of one date (or of all files without one); it follows from the plan's content."""
+    return _of_backfill(backfill, f"plan/{name}-{hashlib.sha256(content).hexdigest()[:16]}.json")
+
+
+def tallies_prefix(backfill: str) -> str:
+    """What the keys of all tallies of a backfill start with."""
+    return _of_backfill(backfill, "tallies/")
+
+
+def tally_key(backfill: str, unit: str) -> str:
+    """The key of the record of what one unit of a backfill staged."""
+    return f"{tallies_prefix(backfill)}{unit}.json"
+
+
+def unit_of_tally_key(backfill: str, key: str) -> str:
+    """The unit whose tally is at `key`."""
+    return key.removeprefix(tallies_prefix(backfill)).removesuffix(".json")
+
+
+def unit_index_key(backfill: str, unit: str, attempt: str) -> str:
+    """The key of the list of a unit's records that one attempt wrote."""
+    return _of_backfill(backfill, f"index/{unit}/{attempt}.parquet")
+
+
+def verification_report_key(backfill: str, day: date) -> str:
+    """The key of what the last verification of a date found."""
+    return _of_backfill(backfill, f"reports/{day.isoformat()}.json")
+
+
+def accepted_losses_prefix(backfill: str, day: date) -> str:
+    """What the keys of all decisions to accept losses of a date start with."""
+    return _of_backfill(backfill, f"accepted/{day.isoformat()}/")
+
+
+def accepted_loss_key(backfill: str, day: date, loss: str) -> str:
+    """The key of somebody's decision to publish a date without what a class of losses took."""
+    return f"{accepted_losses_prefix(backfill, day)}{loss}.json"
+
+
+def date_record_key(source: str, day: date, number: int, what: str) -> str:
+    """The key of a record about the publication `number` of a date of a historic archive.
+
+    `what` is `decision` (the files, and which backfill they are of), `committed` or `undone`.
+    """
+    return f"{BACKFILL_DATES_PREFIX}{source}/{day.isoformat()}/{number:04d}/{what}.json"
+
+
+def historic_rows_prefix(backfill: str) -> str:
+    """What `raw_object` starts with in all rows of a backfill."""
+    return f"{HISTORIC_PREFIX}{backfill}/"
+
+
+def historic_raw_object(backfill: str, path: str, start: int) -> str:
+    """What `raw_object` says of the records of a historic file that were read together, from `start` on."""
+    return f"{historic_rows_prefix(backfill)}{path}@{start}"

@@ -1,0 +1,1 @@
+"""What we add to Airflow's user interface. Every process of Airflow imports this folder: keep it light."""
