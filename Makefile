@@ -55,6 +55,10 @@ clean: ## Delete the data, logs and credentials of the local stack (.local/); re
 	$(needs_install)
 	@$(PYTHON) -m local_stack clean
 
+.PHONY: emr-package
+emr-package: install ## Make what Amazon EMR needs to run the Spark jobs, and upload what is not in the bucket yet
+	@$(PYTHON) -m build_tools.emr_package $(ARGUMENTS)
+
 .PHONY: compose-env
 compose-env: ## Write the credentials that docker-compose.yaml needs into .env; what is there already stays
 	@docker/make_env.sh
@@ -113,6 +117,8 @@ lock: ## Recompile requirements.txt from requirements.in, keeping versions that 
 	@test -x .venv/bin/uv || build_tools/install.sh
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) requirements-build.in -o requirements-build.txt
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --overrides requirements-overrides.txt requirements.in -o requirements.txt
+	$(UV_COMPILE) --python-platform x86_64-manylinux_2_34 --constraint requirements.txt requirements-emr.in \
+		-o requirements-emr.txt
 
 .PHONY: lock-java
 lock-java: ## Fetch the jars of java/pom.xml and write their checksums

@@ -7,19 +7,25 @@ only endpoints and credentials differ, and on AWS both are left out, so that bot
 `load_settings` is called at entry points only; everything else receives the object.
 """
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.project_files import project_root
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parent.parent
-ENV_FILE_VARIABLE: Final = "TELEMETRY_LAKE_ENV_FILE"
+PROJECT_ROOT: Final = project_root()
+_PREFIX: Final = "TELEMETRY_LAKE_"
+_SECRET_ENDINGS: Final = ("access-key", "access-key-id", "credential", "password", "secret", "token")
+"""How the names of settings and of catalog properties end that nobody else may see."""
+ENV_FILE_VARIABLE: Final = f"{_PREFIX}ENV_FILE"
 LOCAL_ENV_FILE: Final = PROJECT_ROOT / ".local" / "telemetry_lake.env"
 """Where the local stack leaves its endpoints and credentials, so that every command finds them."""
 
@@ -218,11 +224,74 @@ class BackfillSettings(_Group):
     source: SourceSettings = SourceSettings()
 
 
+class RunOn(StrEnum):
+    """Where a Spark job runs."""
+
+    LOCAL = "local"
+    """On the Airflow worker's machine, as a process."""
+    EMR_SERVERLESS = "emr-serverless"
+    """In an EMR Serverless application that is there already."""
+    EMR_CLUSTER = "emr-cluster"
+    """On an EMR cluster that is made for the job and ends with it."""
+
+
+class SparkSettings(_Group):
+    """Where the Spark jobs of the DAGs run, and on how much. See docs/emr.md."""
+
+    run_on: RunOn = RunOn.LOCAL
+    release_label: str = "emr-spark-8.1.0"
+    """The release of new EMR clusters; an EMR Serverless application has its own."""
+    execution_role_arn: str | None = None
+    """EMR Serverless: the role that a job has."""
+    application_id: Annotated[str, Field(pattern=r"^[0-9a-z]{1,64}$")] | None = None
+    """EMR Serverless: the application."""
+    service_role: str = "EMR_DefaultRole"
+    """EMR clusters: what EMR itself may do."""
+    instance_profile: str = "EMR_EC2_DefaultRole"
+    """EMR clusters: what their machines, and so the jobs, may do."""
+    subnet_id: str | None = None
+    """EMR clusters: where their machines are; without one, EMR chooses in the default VPC."""
+    log_uri: Annotated[str, Field(pattern=r"^s3://[^/]+/")] | None = None
+    """Where EMR leaves the logs of jobs, `s3://<bucket>/<prefix>/`."""
+    primary_instance_type: str = "m6i.xlarge"
+    worker_instance_type: str = "m6i.2xlarge"
+    """Types of x86-64 machines: the packaged dependencies are compiled for these."""
+    workers: PositiveInt = 2
+    """The machines of a cluster besides the primary, or the most executors of a job on EMR Serverless."""
+    driver_cores: PositiveInt = 2
+    driver_memory_gib: PositiveInt = 6
+    executor_cores: PositiveInt = 4
+    executor_memory_gib: PositiveInt = 14
+    """EMR Serverless only: a cluster's executors are as large as its machines allow."""
+    python: str = "/usr/bin/python3.11"
+    """The interpreter on EMR's machines that the packaged dependencies are for."""
+    start_max_seconds: PositiveInt = 1_800
+    """How long EMR may take to make a cluster or start an application, besides the job's own time limit."""
+    end_max_seconds: PositiveInt = 900
+    """How much longer than its limit a job is waited for: EMR has to end it, and to take a cluster down."""
+    poll_seconds: PositiveInt = 30
+    """How often EMR is asked whether a job has ended."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        needed = {
+            RunOn.LOCAL: (),
+            RunOn.EMR_SERVERLESS: ("application_id", "execution_role_arn", "log_uri"),
+            RunOn.EMR_CLUSTER: ("log_uri",),
+        }[self.run_on]
+        if missing := [name.upper() for name in needed if getattr(self, name) is None]:
+            raise ValueError(
+                f"RUN_ON={self.run_on} needs "
+                + ", ".join(f"TELEMETRY_LAKE_SPARK__{name}" for name in missing)
+            )
+        return self
+
+
 class Settings(BaseSettings):
     """Everything that differs between two places where the lake runs."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TELEMETRY_LAKE_", env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix=_PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
     s3: S3Settings = S3Settings()
@@ -231,6 +300,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     conversion: ConversionSettings = ConversionSettings()
     drain: DrainSettings = DrainSettings()
+    spark: SparkSettings = SparkSettings()
     backfill: BackfillSettings = BackfillSettings()
 
 
@@ -251,5 +321,33 @@ def load_settings(env_file: Path | None = None) -> Settings:
         return Settings(_env_file=named or LOCAL_ENV_FILE)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        variable = "TELEMETRY_LAKE_" + "__".join(str(part).upper() for part in first["loc"])
+        variable = _PREFIX + "__".join(str(part).upper() for part in first["loc"])
         raise ConfigurationError(f"{variable}: {first['msg']}") from error
+
+
+def variables_for_jobs(settings: Settings) -> dict[str, str]:
+    """What a job on another machine needs to have the same settings, as variables of its environment.
+
+    Only what differs from the defaults, and nothing that concerns ingest, the queue or where jobs run.
+    Raises ConfigurationError when there is a key or a password among it: the parameters of an EMR job can be
+    read by whoever may look at it, and its role gives it access.
+    """
+    changed = settings.model_dump(mode="json", exclude_defaults=True, exclude={"ingest", "sqs", "spark"})
+    variables = {}
+    for group, values in changed.items():
+        for name, value in values.items():
+            variable = f"{_PREFIX}{group}__{name}".upper()
+            if secret := _secret_in(name, value):
+                raise ConfigurationError(
+                    f"{variable} holds a secret ({secret}), which would be shown in the parameters of an EMR "
+                    "job: leave it out, and give the job's role access instead"
+                )
+            variables[variable] = value if isinstance(value, str) else json.dumps(value)
+    return variables
+
+
+def _secret_in(name: str, value: object) -> str | None:
+    """The name of the first thing in `value` that has the name of a secret and is not empty."""
+    if isinstance(value, Mapping):
+        return next((found for key, item in value.items() if (found := _secret_in(str(key), item))), None)
+    return name if value and name.lower().replace("_", "-").endswith(_SECRET_ENDINGS) else None

@@ -19,6 +19,7 @@ PROGRAM_FOLDERS = (
     "jobs",
     "dags",
     "benchmarks",
+    "build_tools",
 )
 
 # Direct dependencies that no line of ours imports, and who needs them instead.
@@ -43,6 +44,7 @@ PARTS_OF = {
     "apache-airflow-core": "apache-airflow",
     "apache-airflow-task-sdk": "apache-airflow",
     "botocore": "boto3",
+    "grimp": "import-linter",
     "mypy-boto3-s3": "boto3-stubs",
     "mypy-boto3-sqs": "boto3-stubs",
     "py4j": "pyspark",
@@ -107,7 +109,7 @@ def directly_required() -> set[str]:
     return required_names(PROJECT_ROOT / "requirements.in")
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt", "requirements-emr.txt"])
 def test_every_locked_requirement_has_a_version_and_a_hash(name: str) -> None:
     text = (PROJECT_ROOT / name).read_text()
     entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
@@ -117,7 +119,7 @@ def test_every_locked_requirement_has_a_version_and_a_hash(name: str) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt", "requirements-emr.txt"])
 def test_the_locked_files_name_no_package_index(name: str) -> None:
     assert not re.search(r"://|--(extra-)?index-url|--find-links", (PROJECT_ROOT / name).read_text())
 

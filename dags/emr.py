@@ -1,0 +1,317 @@
+"""A Spark job on Amazon EMR: what is asked of EMR, and how the task waits for it without a worker.
+
+Both operators wait deferred, ask for the artifacts of `telemetry_lake.spark_package`, and end what they
+started when it fails, takes too long or is cancelled. That EMR ends it does not depend on Airflow: the time
+limit goes with the request, and a cluster has no life besides its one step.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from airflow.providers.amazon.aws.hooks.emr import EmrServerlessHook
+from airflow.providers.amazon.aws.operators.emr import (
+    EmrCreateJobFlowOperator,
+    EmrServerlessStartJobOperator,
+)
+from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger
+from airflow.sdk import XComArg
+from airflow.sdk.exceptions import AirflowException
+
+from dags.spark_job import KILL_AFTER_SECONDS, TEMPLATE_FIELDS, Templated, limit_seconds
+from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.settings import Settings, SparkSettings, load_settings, variables_for_jobs
+
+ENVIRONMENT: Final = "environment"
+"""The folder that Spark unpacks the environment into, beside every driver and executor."""
+TRIGGER_SPARE: Final = timedelta(minutes=5)
+"""How much later than the trigger itself Airflow gives up waiting for it."""
+IDLE_SECONDS: Final = 600
+"""A cluster that does nothing for so long ends itself, should it outlive its step for whatever reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """What spark-submit is told besides the job and its arguments."""
+
+    entry_point: str
+    options: dict[str, str]
+    """Spark's options; none of them needs quoting."""
+    properties: dict[str, str]
+    """More of them, with values that hold quotes and blanks: the variables of driver and executors."""
+
+
+class ServerlessJob(EmrServerlessStartJobOperator):
+    """Runs a job in the EMR Serverless application of the settings."""
+
+    template_fields = (*EmrServerlessStartJobOperator.template_fields, *TEMPLATE_FIELDS)
+
+    def __init__(
+        self,
+        *,
+        module: str,
+        arguments: list[str] | XComArg,
+        time_limit: timedelta,
+        time_limit_minutes: Templated | None,
+        workers: Templated | None,
+        **operator: Any,
+    ) -> None:
+        settings = load_settings()
+        spark = settings.spark
+        # The settings are not valid without them.
+        assert spark.application_id is not None
+        assert spark.execution_role_arn is not None
+        super().__init__(
+            application_id=spark.application_id,
+            execution_role_arn=spark.execution_role_arn,
+            job_driver={},
+            configuration_overrides={},
+            name=module,
+            region_name=settings.s3.region,
+            deferrable=True,
+            waiter_delay=spark.poll_seconds,
+            enable_application_ui_links=True,
+            **operator,
+        )
+        self.module = module
+        self.arguments: Any = arguments
+        self.time_limit = time_limit
+        self.time_limit_minutes = time_limit_minutes
+        self.workers = workers
+
+    def execute(self, context: Any, event: Any = None) -> Any:
+        """Start the job and wait, deferred; the id of the job run."""
+        settings = load_settings()
+        spark = settings.spark
+        seconds = limit_seconds(self.time_limit, self.time_limit_minutes)
+        submit = _submit(settings, "spark.emr-serverless.driverEnv.")
+        submit.options["spark.driver.cores"] = str(spark.driver_cores)
+        submit.options["spark.driver.memory"] = f"{spark.driver_memory_gib}g"
+        submit.options["spark.executor.cores"] = str(spark.executor_cores)
+        submit.options["spark.executor.memory"] = f"{spark.executor_memory_gib}g"
+        submit.options["spark.dynamicAllocation.maxExecutors"] = str(_workers(spark, self.workers))
+        self.job_driver = {
+            "sparkSubmit": {
+                "entryPoint": submit.entry_point,
+                "entryPointArguments": [self.module, *map(str, self.arguments)],
+                "sparkSubmitParameters": " ".join(
+                    f"--conf {name}={value}" for name, value in submit.options.items()
+                ),
+            }
+        }
+        self.configuration_overrides = {
+            "applicationConfiguration": [
+                {"classification": "spark-defaults", "properties": submit.properties}
+            ],
+            "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": spark.log_uri}},
+        }
+        self.config = {"executionTimeoutMinutes": math.ceil(seconds / 60)}
+        self.waiter_max_attempts = _attempts(spark, seconds)
+        return super().execute(context, event)
+
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+        """Go on when the job has ended, or when it is not waited for any longer."""
+        assert event is not None
+        run = {"applicationId": self.application_id, "jobRunId": event["job_details"]["job_id"]}
+        if event["status"] == "success":
+            return run["jobRunId"]
+        emr: Any = self.hook.conn
+        found = emr.get_job_run(**run)["jobRun"]
+        if found["state"] not in EmrServerlessHook.JOB_TERMINAL_STATES:
+            emr.cancel_job_run(**run)
+            raise AirflowException(f"{self.module} did not end in time and was cancelled ({_shown(run)})")
+        raise AirflowException(
+            f"{self.module} ended as {found['state']}: {found.get('stateDetails') or 'EMR gives no reason'} "
+            f"({_shown(run)}). Its log is the link 'S3 Logs' of this task: SPARK_DRIVER/stderr.gz"
+        )
+
+
+class ClusterEnded(EmrCreateJobFlowTrigger):
+    """Waits until a cluster has ended; ends it when somebody stops the task meanwhile."""
+
+    async def on_kill(self) -> None:
+        """End the cluster."""
+        async with await self.hook().get_async_conn() as emr:  # type: ignore[no-untyped-call]
+            await emr.terminate_job_flows(JobFlowIds=[self.waiter_args["ClusterId"]])
+
+
+class ClusterJob(EmrCreateJobFlowOperator):
+    """Runs a job as the only step of an EMR cluster that is made for it and ends with it."""
+
+    template_fields = (*EmrCreateJobFlowOperator.template_fields, *TEMPLATE_FIELDS)
+
+    def __init__(
+        self,
+        *,
+        module: str,
+        arguments: list[str] | XComArg,
+        time_limit: timedelta,
+        time_limit_minutes: Templated | None,
+        workers: Templated | None,
+        **operator: Any,
+    ) -> None:
+        settings = load_settings()
+        super().__init__(
+            emr_conn_id=None,
+            region_name=settings.s3.region,
+            waiter_delay=settings.spark.poll_seconds,
+            **operator,
+        )
+        self.module = module
+        self.arguments: Any = arguments
+        self.time_limit = time_limit
+        self.time_limit_minutes = time_limit_minutes
+        self.workers = workers
+
+    def execute(self, context: Any) -> Any:
+        """Make the cluster and wait, deferred, until it has ended."""
+        settings = load_settings()
+        spark = settings.spark
+        seconds = limit_seconds(self.time_limit, self.time_limit_minutes)
+        self.job_flow_overrides = self._cluster(settings, seconds)
+        try:
+            cluster = super().execute(context)
+        except Exception:
+            # The cluster may be there although one of the questions after it failed.
+            if getattr(self, "_job_flow_id", None):
+                self.on_kill()
+            raise
+        assert cluster is not None
+        attempts = _attempts(spark, seconds)
+        self.defer(
+            trigger=ClusterEnded(
+                job_flow_id=cluster,
+                waiter_name="job_flow_terminated",
+                waiter_delay=spark.poll_seconds,
+                waiter_max_attempts=attempts,
+                aws_conn_id=self.aws_conn_id,
+                region_name=self.region_name,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=attempts * spark.poll_seconds) + TRIGGER_SPARE,
+        )
+
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+        """Go on when the cluster has ended, or when it is not waited for any longer.
+
+        A cluster that somebody ended by hand looks like one that has done its work; only its step tells.
+        """
+        assert event is not None
+        cluster = str(event["job_flow_id"])
+        emr: Any = self.hook.conn
+        step = emr.list_steps(ClusterId=cluster)["Steps"][0]["Status"]
+        if event["status"] == "success" and step["State"] == "COMPLETED":
+            return cluster
+        status = emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]
+        if not status["State"].startswith("TERMINATED"):
+            emr.terminate_job_flows(JobFlowIds=[cluster])
+            raise AirflowException(
+                f"{self.module} did not end in time and its cluster {cluster} was terminated"
+            )
+        reasons = [
+            step.get("FailureDetails", {}).get("Message"),
+            status.get("StateChangeReason", {}).get("Message"),
+        ]
+        raise AirflowException(
+            f"{self.module} ended as {step['State']}, its cluster {cluster} as {status['State']}: "
+            f"{'; '.join(filter(None, reasons)) or 'EMR gives no reason'}. "
+            "Its logs are the link 'EMR Cluster Logs' of this task: steps/ and containers/"
+        )
+
+    def _cluster(self, settings: Settings, seconds: int) -> dict[str, Any]:
+        """The request body of RunJobFlow."""
+        spark = settings.spark
+        submit = _submit(settings, "spark.yarn.appMasterEnv.")
+        options = [part for item in submit.options.items() for part in ("--conf", "=".join(item))]
+        limit = ("timeout", f"--kill-after={KILL_AFTER_SECONDS}", str(seconds))
+        instances: dict[str, Any] = {
+            "InstanceGroups": [
+                {
+                    "Name": "primary",
+                    "InstanceRole": "MASTER",
+                    "InstanceType": spark.primary_instance_type,
+                    "InstanceCount": 1,
+                },
+                {
+                    "Name": "workers",
+                    "InstanceRole": "CORE",
+                    "InstanceType": spark.worker_instance_type,
+                    "InstanceCount": _workers(spark, self.workers),
+                },
+            ],
+            "KeepJobFlowAliveWhenNoSteps": False,
+            "TerminationProtected": False,
+        }
+        if spark.subnet_id:
+            instances["Ec2SubnetId"] = spark.subnet_id
+        return {
+            "Name": f"telemetry-lake {self.module}",
+            "ReleaseLabel": spark.release_label,
+            "LogUri": spark.log_uri,
+            "Applications": [{"Name": "Spark"}],
+            "Instances": instances,
+            "ServiceRole": spark.service_role,
+            "JobFlowRole": spark.instance_profile,
+            "AutoTerminationPolicy": {"IdleTimeout": IDLE_SECONDS},
+            "Configurations": [{"Classification": "spark-defaults", "Properties": submit.properties}],
+            "Steps": [
+                {
+                    "Name": self.module,
+                    "ActionOnFailure": "TERMINATE_CLUSTER",
+                    "HadoopJarStep": {
+                        "Jar": "command-runner.jar",
+                        "Args": [
+                            *(*limit, "spark-submit", "--deploy-mode", "cluster", *options),
+                            *(submit.entry_point, self.module, *map(str, self.arguments)),
+                        ],
+                    },
+                }
+            ],
+        }
+
+
+def _submit(settings: Settings, driver_environment: str) -> Submit:
+    """How our package is given to Spark; `driver_environment` begins the names of the driver's variables.
+
+    Raises ConfigurationError when the package of this code was not uploaded.
+    """
+    # The client of S3 takes its time to import, and the DAG processor imports none of this module's tasks.
+    from telemetry_lake.object_store import ObjectStore
+    from telemetry_lake.spark_package import missing_artifacts, package_of
+
+    package = package_of(settings)
+    bucket = settings.s3.lake_bucket
+    if missing := missing_artifacts(ObjectStore(settings.s3), bucket, package):
+        raise ConfigurationError(
+            f"s3://{bucket}/{missing[0].key} is not there: run `make emr-package` in this clone"
+        )
+    interpreter = f"./{ENVIRONMENT}/bin/python"
+    variables = {**variables_for_jobs(settings), "PYSPARK_PYTHON": interpreter}
+    return Submit(
+        entry_point=f"s3://{bucket}/{package.entry_point.key}",
+        options={
+            "spark.submit.pyFiles": f"s3://{bucket}/{package.core.key}",
+            "spark.archives": f"s3://{bucket}/{package.environment.key}#{ENVIRONMENT}",
+            "spark.jars": ",".join(f"s3://{bucket}/{jar.key}" for jar in package.jars),
+        },
+        properties={
+            f"{process}{name}": value
+            for process in (driver_environment, "spark.executorEnv.")
+            for name, value in variables.items()
+        }
+        | {f"{driver_environment}PYSPARK_DRIVER_PYTHON": interpreter},
+    )
+
+
+def _workers(spark: SparkSettings, asked_for: object) -> int:
+    return spark.workers if asked_for in (None, "", "None") else int(str(asked_for))
+
+
+def _attempts(spark: SparkSettings, seconds: int) -> int:
+    """How often to look whether a job has ended that may run for so many seconds."""
+    return math.ceil((spark.start_max_seconds + seconds + spark.end_max_seconds) / spark.poll_seconds)
+
+
+def _shown(run: dict[str, str]) -> str:
+    return f"application {run['applicationId']}, job run {run['jobRunId']}"
