@@ -30,7 +30,7 @@ from pyiceberg.table.snapshots import Snapshot
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from telemetry_lake.batch import Commitment, Manifest, Publication
+from telemetry_lake.batch import Commitment, Publication
 from telemetry_lake.columns import RAW_OBJECT
 from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
 from telemetry_lake.ledger import Ledger
@@ -72,7 +72,7 @@ def publish(settings: DrainSettings, catalog: Catalog, ledger: Ledger, batch: st
         raise NotDecided(f"batch {batch} has no publication: its audit has not passed")
     manifest = ledger.manifest(batch)
     snapshots = {
-        table: commit_once(settings, catalog, table, publication, manifest)
+        table: commit_once(settings, catalog, table, publication, manifest.created_at)
         for table in TABLES_IN_ORDER
         if publication.files.get(table)
     }
@@ -98,11 +98,11 @@ def committed_raw_objects(table: Table, keys: Sequence[str]) -> set[str]:
 
 
 def commit_once(
-    settings: DrainSettings, catalog: Catalog, name: str, publication: Publication, manifest: Manifest
+    settings: DrainSettings, catalog: Catalog, name: str, publication: Publication, created_at: datetime
 ) -> int:
     """Commit the files of a publication to the table `name` unless that was done; a snapshot that holds them.
 
-    Raises what `publish` raises.
+    Nobody can have committed it before `created_at`. Raises what `publish` raises.
     """
     for attempt in Retrying(
         retry=retry_if_exception_type(RetriableError),
@@ -113,7 +113,7 @@ def commit_once(
         with attempt:
             try:
                 table = catalog.load_table(name)
-                if (there := find_batch(table, publication, manifest.created_at)) is not None:
+                if (there := find_batch(table, publication, created_at)) is not None:
                     return there
                 return _append(table, publication.files[name], publication.batch_id)
             except NoSuchTableError as error:

@@ -13,6 +13,7 @@ from pyiceberg.expressions import (
     LessThanOrEqual,
     Or,
     Reference,
+    StartsWith,
 )
 from pyiceberg.expressions.literals import literal
 
@@ -37,6 +38,11 @@ def at_most(column: str, value: Value) -> BooleanExpression:
 def one_of(column: str, values: Collection[Value]) -> BooleanExpression:
     """The column has one of these values."""
     return In(term=Reference(column), literals=set(values))
+
+
+def starts_with(column: str, prefix: str) -> BooleanExpression:
+    """The column's text starts with `prefix`."""
+    return StartsWith(term=Reference(column), value=literal(prefix))
 
 
 def all_of(conditions: Sequence[BooleanExpression]) -> BooleanExpression:

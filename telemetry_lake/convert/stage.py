@@ -33,6 +33,8 @@ BUFFER_MAX_BYTES: Final = 16 * MIB
 ROW_GROUP_SHARE: Final = 8
 """A full buffer writes its largest partition, and those that have at least an eighth of its rows."""
 COMPRESSION_LEVEL: Final = 1
+PAGE_BYTES: Final = 4 * MIB
+"""Four times Parquet's default makes files 3 % smaller; nobody reads less than a column of a row group."""
 _DISTINCT: Final = frozenset({"buckets", "counts", *SUM_FIELDS})
 """Fields of a histogram that are written faster, and no larger, without a dictionary."""
 _TEXTS: Final = frozenset({columns.DOCUMENT, columns.DOCUMENT_ID, columns.BODY, columns.RAW_OBJECT_POSITION})
@@ -224,7 +226,8 @@ class _PartitionFile:
                 schema,
                 compression="zstd",
                 compression_level=COMPRESSION_LEVEL,
-                use_dictionary=_dictionary_columns(schema),  # type: ignore[arg-type]  # the stub knows bool only
+                use_dictionary=dictionary_columns(schema),  # type: ignore[arg-type]  # the stub knows bool only
+                data_page_size=PAGE_BYTES,
                 store_schema=False,
             )
         )
@@ -250,5 +253,6 @@ def _leaves(schema: pa.Schema) -> Iterator[str]:
 
 
 @cache
-def _dictionary_columns(schema: pa.Schema) -> list[str]:
+def dictionary_columns(schema: pa.Schema) -> list[str]:
+    """The leaf columns of rows that are worth a dictionary."""
     return [leaf for leaf in _leaves(schema) if not (_DISTINCT | _TEXTS).intersection(leaf.split("."))]

@@ -159,4 +159,4 @@ def _publish_without_a_record(settings: Settings, publication: Publication) -> N
     drain = Drain(settings)
     manifest = drain.ledger.manifest(publication.batch_id)
     for table in publication.files:
-        commit_once(settings.drain, drain.catalog, table, publication, manifest)
+        commit_once(settings.drain, drain.catalog, table, publication, manifest.created_at)
