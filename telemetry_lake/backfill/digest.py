@@ -1,0 +1,105 @@
+"""The digest that proves a copy: the same for the same records, in whatever order they come.
+
+The hash of a record is BLAKE2b (https://www.rfc-editor.org/rfc/rfc7693), 128 bits, keyed with the backfill's
+id, over the document id, a zero byte and the content. A digest is the sum of the hashes modulo 2**128, so a
+record that is lost, doubled or changed changes it, and the order does not matter. It proves the absence
+of accidents; somebody who knows the id could construct a collision.
+
+What counts as content:
+
+- of a record that was rejected, its bytes; of its document id, the bytes too;
+- of a record that was converted, its value as JSON in canonical text, because columns keep values and not
+  spaces; of its document id, the text in lower case, as tables have it.
+
+Canonical text has no spaces, keys in order, and numbers that are whole without a fraction or exponent: 523.0
+and 523 are the same value, and a column of doubles cannot tell them apart.
+"""
+
+import hashlib
+import json
+from typing import Final
+
+import orjson
+
+HASH_BYTES: Final = 16
+MODULUS: Final = 1 << (8 * HASH_BYTES)
+
+_JSON: Final = b"json"
+_BYTES: Final = b"bytes"
+_DIGITS_ZERO: Final = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
+_WHOLE: Final = tuple(b".0" + end for end in (b",", b"}", b"]"))
+_EXPONENT: Final = tuple(b"e" + b"0" * digits + end for digits in (2, 3) for end in (b",", b"}", b"]"))
+"""How orjson ends a number that is a whole float; what stands in a string only costs time."""
+
+
+class Digest:
+    """A sum of hashes."""
+
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+
+    def add(self, of_record: bytes) -> None:
+        """Add the hash of a record."""
+        self.merge(int.from_bytes(of_record))
+
+    def merge(self, value: int) -> None:
+        """Add the value of another digest."""
+        self.value = (self.value + value) % MODULUS
+
+    def __str__(self) -> str:
+        return f"{self.value:032x}"
+
+
+def hash_of_bytes(key: str, document_id: bytes, content: bytes) -> bytes:
+    """The hash of a record by its bytes."""
+    return _hash(key, _BYTES, document_id, content)
+
+
+def hash_of_value(key: str, document_id: str, document: object) -> bytes:
+    """The hash of a record by its value."""
+    return _hash(key, _JSON, document_id.encode(), canonical_text(document))
+
+
+def canonical_text(document: object) -> bytes:
+    """The same text for the same JSON value, however it was written."""
+    try:
+        text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer of more than 64 bits, or nested deeper than orjson goes
+        return _text(_with_whole_numbers(document))
+    if any(end in text for end in _WHOLE):
+        return _text(_with_whole_numbers(document))
+    digits = text.translate(_DIGITS_ZERO)
+    return _text(_with_whole_numbers(document)) if any(end in digits for end in _EXPONENT) else text
+
+
+def _hash(key: str, kind: bytes, document_id: bytes, content: bytes) -> bytes:
+    state = hashlib.blake2b(document_id, digest_size=HASH_BYTES, key=key.encode(), person=kind)
+    state.update(b"\0")
+    state.update(content)
+    return state.digest()
+
+
+def _text(document: object) -> bytes:
+    try:
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _with_whole_numbers(document: object) -> object:
+    try:
+        return _whole_numbers(document)
+    except RecursionError:
+        # Only what has no columns is nested so deep, and that is stored as the text it was.
+        return document
+
+
+def _whole_numbers(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _whole_numbers(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(member) for member in value]
+    return value

@@ -1,0 +1,96 @@
+"""What the processes of a cluster do: each function takes what a process is given and yields what came of it.
+
+They are of the core, so that executors need this package and nothing else of ours. Each holds its
+connections and its converter for as long as it has something to do.
+"""
+
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from telemetry_lake.backfill.check_unit import Place, UnitCheck, UnitChecker, read_index
+from telemetry_lake.backfill.copy_unit import UnitCopier
+from telemetry_lake.backfill.journal import Journal
+from telemetry_lake.backfill.plan import Archive, Unit
+from telemetry_lake.backfill.settle_unit import UnitSettler
+from telemetry_lake.backfill.tally import INDEX_SCHEMA, StagedFile, Tally
+from telemetry_lake.backfill.throttle import Throttle
+from telemetry_lake.failures import FatalError
+from telemetry_lake.object_store import ObjectStore
+from telemetry_lake.settings import Settings
+
+RECORDS_SCHEMA: Final = pa.schema(
+    [pa.field("unit", pa.string()), *(field for field in INDEX_SCHEMA if field.name != "submission_date")]
+)
+"""The columns of `date_records`."""
+RECORDS_SPARK_SCHEMA: Final = (
+    "unit string, raw_object string, position long, document_id binary, content binary, rejected boolean, "
+    "path string, offset long, number int"
+)
+"""The same as Spark says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedUnit:
+    """A unit that was not copied, and why."""
+
+    unit: str
+    error: str
+
+
+def copy_units(
+    settings: Settings,
+    backfill: str,
+    archive: Archive,
+    bytes_per_second: float | None,
+    units: Iterable[Unit],
+) -> Iterator[FailedUnit]:
+    """Copy units one after another, reading at most so fast; those that failed. The others go on."""
+    copier: UnitCopier | None = None
+    on_bytes = Throttle(bytes_per_second).take if bytes_per_second else None
+    for unit in units:
+        try:
+            if copier is None:
+                copier = UnitCopier(settings, backfill, archive, on_bytes=on_bytes)
+            copier.copy(unit)
+        except Exception as error:  # noqa: BLE001  any error of one unit leaves the others a way
+            text = str(error) if isinstance(error, FatalError) else f"{type(error).__name__}: {error}"
+            yield FailedUnit(unit.name, text)
+
+
+def check_units(
+    settings: Settings, backfill: str, day: date, tallies: Iterable[Tally]
+) -> Iterator[UnitCheck]:
+    """Read back what these units staged for a date."""
+    checker: UnitChecker | None = None
+    for tally in tallies:
+        checker = checker or UnitChecker(settings, backfill)
+        yield checker.check(tally, day)
+
+
+def settle_units(
+    settings: Settings, backfill: str, day: date, units: Iterable[tuple[Tally, Set[Place]]]
+) -> Iterator[StagedFile]:
+    """The files of these units for a date, without what is left out of each."""
+    settler: UnitSettler | None = None
+    for tally, left_out in units:
+        settler = settler or UnitSettler(settings, backfill)
+        yield from settler.settle(tally, day, left_out)
+
+
+def date_records(
+    settings: Settings, day: date, tallies: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The records of a date in the indexes of these units, whose tallies come as JSON in the first column."""
+    journal = Journal(ObjectStore(settings.s3), settings.s3.lake_bucket)
+    texts = (str(text) for batch in tallies for text in batch.column(0).to_pylist())
+    for tally in map(Tally.model_validate_json, texts):
+        index = read_index(journal, tally)
+        of_date = index.filter(pc.equal(index.column("submission_date"), pa.scalar(day)))
+        names = pa.array([tally.unit] * of_date.num_rows, pa.string())
+        records = of_date.drop_columns(["submission_date"]).add_column(0, "unit", names)
+        yield from records.cast(RECORDS_SCHEMA).to_batches()

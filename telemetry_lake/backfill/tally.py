@@ -1,0 +1,91 @@
+"""What a finished unit leaves behind: its tally, and an index of its records.
+
+The tally is written only if absent. Whoever copies a unit stages files under names of their own and then
+writes the tally; the first one decides which files the unit consists of, and what others staged is never
+looked at. So a unit that was copied twice, by two runs at once or again after a death, counts once.
+
+The index has a row for each record and is what duplicates are found with; Parquet, because it is large.
+"""
+
+from datetime import date
+from typing import Any, Final
+
+import pyarrow as pa
+from pydantic import AwareDatetime
+
+from telemetry_lake.backfill.plan import Problem, Record
+
+PROBLEMS_MAX: Final = 1_000
+"""So many problems of a unit are kept one by one; all of them are counted."""
+
+_INDEX_FIELDS: "Final[list[pa.Field[Any]]]" = [
+    pa.field("raw_object", pa.string()),
+    pa.field("position", pa.int64()),
+    pa.field("submission_date", pa.date32()),
+    pa.field("document_id", pa.binary()),
+    pa.field("content", pa.binary()),
+    pa.field("rejected", pa.bool_()),
+    pa.field("path", pa.string()),
+    pa.field("offset", pa.int64()),
+    pa.field("number", pa.int32()),
+]
+INDEX_SCHEMA: Final = pa.schema(_INDEX_FIELDS)
+"""A row for each record: where it is in the tables (`raw_object`, `position`), the document id in lower case,
+the hash of its content, whether it was rejected, and where it is in the source: `path`, `offset`, and
+`number` for the reader's index behind the offset."""
+
+
+class StagedFile(Record):
+    """A Parquet file that no snapshot names: its table, the submission date of its rows, and its size."""
+
+    uri: str
+    table: str
+    date: date
+    rows: int
+    bytes: int
+
+
+class DateTally(Record):
+    """The records of one submission date in a unit.
+
+    `bytes` is the size of the documents, decompressed where they were converted; digests are those of
+    `digest`, `rejected` counts by error type.
+    """
+
+    records: int
+    bytes: int
+    converted: int
+    converted_digest: str
+    rejected: dict[str, int]
+    rejected_digest: str
+
+
+class Seconds(Record):
+    """Where the time of a unit went. `proving` is hashing and comparing, `writing` is Parquet and S3."""
+
+    reading: float
+    converting: float
+    proving: float
+    writing: float
+
+
+class Tally(Record):
+    """What a unit came to."""
+
+    unit: str
+    source_bytes: int
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    seconds: Seconds
+    files: tuple[StagedFile, ...]
+    index_key: str
+    dates: dict[date, DateTally]
+    problems: dict[date, tuple[Problem, ...]]
+    """By date; those of a file without a date count for that of its modification."""
+    problem_counts: dict[date, dict[str, int]]
+    """All of them, by date and kind."""
+
+    @property
+    def records(self) -> int:
+        """How many records were read."""
+        return sum(of_date.records for of_date in self.dates.values())
