@@ -1,5 +1,6 @@
 """Ranges of submission dates, as jobs take them: `2026-11-01..2026-11-07`, `yesterday..today`, `today`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final, Self
@@ -25,6 +26,13 @@ class DateRange:
         if parsed.last < parsed.first:
             raise ValueError(f"{parsed.last} is before {parsed.first}: a range is <first>..<last>")
         return parsed
+
+    def __iter__(self) -> Iterator[date]:
+        return (self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1))
+
+    def reaching_back(self, days: int) -> "DateRange":
+        """The same dates and so many days before them."""
+        return DateRange(self.first - timedelta(days=days), self.last)
 
     def __str__(self) -> str:
         return f"{self.first}..{self.last}"

@@ -35,7 +35,8 @@ def sample_rows(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
             filled["submission_timestamp"] = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
         unknown = set(row) - set(filled)
         assert not unknown, f"{table} has no columns {unknown}"
-        complete.append({**filled, **row})
+        maps = {name: list(row[name].items()) for name in ("headers",) if isinstance(row.get(name), dict)}
+        complete.append({**filled, **row, **maps})
     schema = definition.arrow_schema()
     return pa.table(
         {field.name: pa.array([row[field.name] for row in complete], field.type) for field in schema},

@@ -1,0 +1,52 @@
+"""Each golden file of sql/: its input, its job, and the rows that must come of it."""
+
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+import yaml
+from pyiceberg.catalog import Catalog
+from pyspark.sql import SparkSession
+
+from jobs.date_range import DateRange
+from jobs.stable_pings import stable_pings
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables import SQL_DIRECTORY
+from tests.query.sample_rows import sample_rows
+
+TODAY = date(2026, 11, 24)
+
+Job = Callable[[SparkSession, Settings, DateRange], object]
+
+
+def make_stable(spark: SparkSession, _settings: Settings, dates: DateRange) -> object:
+    return list(stable_pings(spark, dates))
+
+
+JOBS: dict[str, Job] = {
+    "stable.pings": make_stable,
+    "derived.made_dates": make_stable,
+}
+
+
+@pytest.mark.parametrize("table", JOBS)
+def test_the_golden_input_gives_the_golden_rows(
+    spark: SparkSession, catalog: Catalog, settings: Settings, table: str
+):
+    golden = yaml.safe_load(SQL_DIRECTORY.joinpath(*table.split("."), "golden.yaml").read_text())
+    for name, rows in golden["input"].items():
+        catalog.load_table(name).append(sample_rows(name, rows))
+
+    JOBS[table](spark, settings, DateRange.parse(golden["arguments"]["dates"], TODAY))
+
+    names = list(golden["expected"][0])
+    found = catalog.load_table(table).scan().to_arrow().select(names).to_pylist()
+    assert sorted(found, key=str) == sorted(golden["expected"], key=str)
+
+
+def test_every_golden_file_is_tested():
+    found = {
+        ".".join(file.parent.relative_to(SQL_DIRECTORY).parts)
+        for file in SQL_DIRECTORY.glob("*/*/golden.yaml")
+    }
+    assert found - {"derived.ping_counts"} == set(JOBS)
