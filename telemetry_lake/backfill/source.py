@@ -16,13 +16,15 @@ from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from telemetry_lake.backfill.local_files import LocalFiles
+from telemetry_lake.backfill.s3_files import S3Files
 from telemetry_lake.backfill.sequence_file import sequence_file_records
 from telemetry_lake.backfill.source_record import ProblemKind, SourceFile, SourceProblem, SourceRecord
 from telemetry_lake.backfill.storage import Storage, Window
 from telemetry_lake.backfill.text_lines import is_compressed_text, text_records
+from telemetry_lake.backfill.webhdfs import WebHdfs
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import SourceFormat, SourceSettings
 
@@ -141,8 +143,13 @@ def _open_storage(source: SourceSettings) -> Storage:
             "no historic archive is named: set TELEMETRY_LAKE_BACKFILL__SOURCE__ROOT_URL"
             " to webhdfs://…, s3://… or file:///…"
         )
-    root = urlsplit(source.root_url)
-    return LocalFiles(Path(root.path))
+    match urlsplit(source.root_url):
+        case SplitResult(scheme="webhdfs"):
+            return WebHdfs(source)
+        case SplitResult(scheme="s3"):
+            return S3Files(source)
+        case root:
+            return LocalFiles(Path(root.path or "/"))
 
 
 def _date_in(pattern: re.Pattern[str], path: str) -> date | None:

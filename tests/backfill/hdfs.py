@@ -1,0 +1,292 @@
+"""A real HDFS for tests: a name node and three data nodes as processes on free loopback ports.
+
+A pytest plugin, loaded by the conftest of the tests that want it. Fixtures:
+
+- `hdfs` (function): `Hdfs`, one for the test run. Its processes may be killed and its blocks damaged: the
+  next test that asks for it finds all processes running.
+- `hdfs_directory` (function): the path of a directory in it that nobody else uses.
+"""
+
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import pytest
+import requests
+
+from local_stack.program import LOOPBACK, Program, Unhealthy, probe, required, wrong_with
+from telemetry_lake.settings import PROJECT_ROOT
+from tests.stack_fixture import RunningProgram, free_ports, wait_until
+
+HADOOP_JARS: Final = PROJECT_ROOT / "java" / "hadoop" / "lib"
+DATA_NODES: Final = 3
+REPLICATION: Final = 2
+BLOCK_BYTES: Final = 1024 * 1024
+"""The smallest block that the name node allows by default: small files span several."""
+HTTP_TIMEOUT_SECONDS: Final = 60
+DEADLINE_SECONDS: Final = 60
+_JAVA_OPTIONS: Final = (
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Djava.net.preferIPv4Stack=true",
+    # The name node's WebHDFS defines classes by reflection; without this every request is answered 500.
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+)
+_LOG4J: Final = """\
+log4j.rootLogger=WARN, console
+log4j.appender.console=org.apache.log4j.ConsoleAppender
+log4j.appender.console.target=System.err
+log4j.appender.console.layout=org.apache.log4j.PatternLayout
+log4j.appender.console.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
+"""
+
+
+def java_command(*class_path: Path) -> tuple[str, ...]:
+    """The beginning of a command that runs a class with Hadoop's jars, `class_path` in front of them."""
+    assert any(HADOOP_JARS.glob("hadoop-hdfs-3*.jar")), f"{HADOOP_JARS} is empty: run `make install`"
+    java = required("java", package="openjdk-17-jre-headless")
+    return (java, *_JAVA_OPTIONS, "-cp", ":".join([*map(str, class_path), f"{HADOOP_JARS}/*"]))
+
+
+class Hdfs:
+    """A running HDFS; `url(path)` is what `TELEMETRY_LAKE_BACKFILL__SOURCE__ROOT_URL` wants."""
+
+    def __init__(self, directory: Path) -> None:
+        ports = free_ports(2 + 3 * DATA_NODES)
+        self._directory = directory
+        self._configuration = directory / "conf"
+        for page in ("hdfs", "datanode", "static"):  # Both servers refuse to start without their web pages.
+            (self._configuration / "webapps" / page).mkdir(parents=True)
+        (self._configuration / "log4j.properties").write_text(_LOG4J)
+        self.rpc_port, self.http_port = ports, ports + 1
+        self._name_node = RunningProgram(self._name_node_program())
+        self.data_nodes = [
+            RunningProgram(self._data_node_program(number, ports + 2 + 3 * number))
+            for number in range(DATA_NODES)
+        ]
+
+    @property
+    def default_fs(self) -> str:
+        """What Hadoop's own clients call it."""
+        return f"hdfs://{LOOPBACK}:{self.rpc_port}"
+
+    def url(self, path: str = "") -> str:
+        """The root URL of the archive at `path`."""
+        return f"webhdfs://{LOOPBACK}:{self.http_port}{path}"
+
+    # --- Processes -----------------------------------------------------------------------------------
+
+    def format_and_start(self) -> None:
+        """Make an empty file system and start all processes."""
+        command = self._name_node.program.command
+        subprocess.run(
+            (*command, "-format", "-force", "-nonInteractive"),
+            cwd=self._directory,
+            check=True,
+            capture_output=True,
+            timeout=DEADLINE_SECONDS,
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Start what does not run, and wait until all data nodes are known and writing is allowed."""
+        self._name_node.start(wait=False)
+        for node in self.data_nodes:
+            node.start(wait=False)
+        wait_until(
+            lambda: not self._wrong(DATA_NODES),
+            deadline_seconds=DEADLINE_SECONDS,
+            what=f"HDFS is ready: {self._name_node.log()}",
+        )
+
+    def kill(self) -> None:
+        """SIGKILL to every process."""
+        for program in (*self.data_nodes, self._name_node):
+            program.kill()
+
+    def kill_data_node(self, number: int, *, wait_until_noticed: bool = True) -> None:
+        """SIGKILL to one data node; by default return when the name node does not count on it any more."""
+        self.data_nodes[number].kill()
+        if wait_until_noticed:
+            alive = sum(node.is_running for node in self.data_nodes)
+            wait_until(
+                lambda: not self._wrong(alive),
+                deadline_seconds=DEADLINE_SECONDS,
+                what="the name node gives the data node up",
+            )
+
+    def kill_name_node(self) -> None:
+        """SIGKILL to the name node."""
+        self._name_node.kill()
+
+    # --- Files ---------------------------------------------------------------------------------------
+
+    def write(self, path: str, content: bytes, *, replication: int = REPLICATION) -> None:
+        """Write a file, over one that is there."""
+        where = self._request(
+            "PUT",
+            path,
+            op="CREATE",
+            overwrite="true",
+            replication=replication,
+            noredirect="true",
+            blocksize=BLOCK_BYTES,
+        ).json()["Location"]
+        requests.put(where, data=content, timeout=HTTP_TIMEOUT_SECONDS).raise_for_status()
+
+    def append(self, path: str, content: bytes) -> None:
+        """Write behind the end of a file."""
+        where = self._request("POST", path, op="APPEND", noredirect="true").json()["Location"]
+        requests.post(where, data=content, timeout=HTTP_TIMEOUT_SECONDS).raise_for_status()
+
+    def set_modified(self, path: str, modified_ms: int) -> None:
+        """Give a file another modification time."""
+        self._request("PUT", path, op="SETTIMES", modificationtime=modified_ms)
+
+    def delete(self, path: str) -> None:
+        """Remove a file or a directory with all that is in it."""
+        self._request("DELETE", path, op="DELETE", recursive="true")
+
+    def blocks(self, path: str) -> list[dict[str, Any]]:
+        """Offset, length and replicas (`hosts`, `names`) of each block of a file."""
+        answer = self._request("GET", path, op="GETFILEBLOCKLOCATIONS").json()
+        blocks: list[dict[str, Any]] = answer["BlockLocations"]["BlockLocation"]
+        return blocks
+
+    def data_nodes_of(self, path: str, block: int = 0) -> list[int]:
+        """The numbers of the data nodes that have a replica of a block."""
+        names = self.blocks(path)[block]["names"]
+        ports = [node.program.ports for node in self.data_nodes]
+        return [
+            number
+            for number, of_node in enumerate(ports)
+            if any(f":{port}" in str(names) for port in of_node)
+        ]
+
+    def corrupt_block(self, content: bytes, at: int, *, replicas: int | None = None) -> int:
+        """Flip a bit of the block that begins with `content`, in this many of its replicas (None: in all).
+
+        `at` counts from the block's beginning; how many replicas were changed. Data nodes do not notice.
+        """
+        changed = 0
+        for file in self._directory.rglob("blk_*"):
+            if file.suffix == ".meta" or changed == replicas:
+                continue
+            with file.open("r+b") as block:
+                if block.read(len(content)) == content:
+                    block.seek(at)
+                    (byte,) = block.read(1)
+                    block.seek(at)
+                    block.write(bytes([byte ^ 1]))
+                    changed += 1
+        return changed
+
+    def log(self) -> str:
+        """The last part of what all processes wrote."""
+        return "\n".join(program.log() for program in (self._name_node, *self.data_nodes))
+
+    def _request(self, method: str, path: str, **parameters: str | int) -> requests.Response:
+        answer = requests.request(
+            method,
+            f"http://{LOOPBACK}:{self.http_port}/webhdfs/v1{path}",
+            params=parameters,
+            timeout=HTTP_TIMEOUT_SECONDS,
+        )
+        assert answer.ok, f"{method} {path} {parameters}: {answer.text}"
+        return answer
+
+    # --- Configuration -------------------------------------------------------------------------------
+
+    def _wrong(self, alive: int) -> str | None:
+        def check() -> None:
+            answer = probe(
+                "the name node",
+                f"http://{LOOPBACK}:{self.http_port}/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState",
+            )
+            beans = orjson.loads(answer)["beans"]
+            if not beans or (beans[0]["NumLiveDataNodes"], beans[0]["FSState"]) != (alive, "Operational"):
+                raise Unhealthy(f"the name node: {beans}")
+
+        return wrong_with(self._program("probe", (), check_health=check))
+
+    def _program(self, name: str, command: tuple[str, ...], **more: Any) -> Program:
+        return Program(
+            name=name,
+            command=command,
+            directory=self._directory,
+            log_file=self._directory / f"{name}.log",
+            **{"check_health": lambda: None, **more},
+        )
+
+    def _command(self, main_class: str, settings: dict[str, str | int]) -> tuple[str, ...]:
+        everywhere: dict[str, str | int] = {
+            "fs.defaultFS": self.default_fs,
+            "dfs.replication": REPLICATION,
+            "dfs.permissions.enabled": "false",
+            "dfs.heartbeat.interval": 1,
+            "dfs.namenode.heartbeat.recheck-interval": 1000,
+            # A data node that reads for WebHDFS waits this long before it asks again where a block is.
+            "dfs.client.retry.window.base": 10,
+        }
+        options = [f"{key}={value}" for key, value in (everywhere | settings).items()]
+        return (
+            *java_command(self._configuration),
+            f"org.apache.hadoop.hdfs.server.{main_class}",
+            *(part for option in options for part in ("-D", option)),
+        )
+
+    def _name_node_program(self) -> Program:
+        settings: dict[str, str | int] = {
+            "hadoop.tmp.dir": str(self._directory / "name-node"),
+            "dfs.namenode.rpc-address": f"{LOOPBACK}:{self.rpc_port}",
+            "dfs.namenode.http-address": f"{LOOPBACK}:{self.http_port}",
+            "dfs.namenode.name.dir": str(self._directory / "name-node" / "name"),
+            "dfs.namenode.safemode.extension": 0,
+            "dfs.namenode.safemode.min.datanodes": DATA_NODES,
+            # Tests list in pages; without this one a directory needs 1,000 files for a second one.
+            "dfs.ls.limit": 3,
+        }
+        return self._program("name-node", self._command("namenode.NameNode", settings))
+
+    def _data_node_program(self, number: int, port: int) -> Program:
+        directory = self._directory / f"data-node-{number}"
+        settings: dict[str, str | int] = {
+            "hadoop.tmp.dir": str(directory),
+            "dfs.datanode.data.dir": str(directory / "data"),
+            "dfs.datanode.hostname": LOOPBACK,
+            "dfs.datanode.address": f"{LOOPBACK}:{port}",
+            "dfs.datanode.http.address": f"{LOOPBACK}:{port + 1}",
+            "dfs.datanode.ipc.address": f"{LOOPBACK}:{port + 2}",
+        }
+        command = self._command("datanode.DataNode", settings)
+        return self._program(f"data-node-{number}", command, ports={port: "", port + 1: "", port + 2: ""})
+
+
+@pytest.fixture(scope="session")
+def hdfs_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
+    directory = tmp_path_factory.mktemp("hdfs")
+    cluster = Hdfs(directory)
+    try:
+        cluster.format_and_start()
+        yield cluster
+    finally:
+        cluster.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def hdfs(hdfs_cluster: Hdfs) -> Hdfs:
+    """The HDFS of this test run, with all its processes running."""
+    hdfs_cluster.start()
+    return hdfs_cluster
+
+
+@pytest.fixture
+def hdfs_directory(hdfs: Hdfs) -> str:
+    """The path of a directory of this test's own."""
+    return f"/archive-{uuid.uuid4().hex[:12]}"
