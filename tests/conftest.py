@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.stack_fixture"]
+pytest_plugins = ["tests.stack_fixture", "tests.backfill.hdfs"]
 
 # Tests assert what is computed, never how fast: a busy machine is no reason to fail.
 settings.register_profile("lake", deadline=None, suppress_health_check=[HealthCheck.too_slow])

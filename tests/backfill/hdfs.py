@@ -1,6 +1,6 @@
 """A real HDFS for tests: a name node and three data nodes as processes on free loopback ports.
 
-A pytest plugin, loaded by the conftest of the tests that want it. Fixtures:
+A pytest plugin, loaded by `tests/conftest.py`. Fixtures:
 
 - `hdfs` (function): `Hdfs`, one for the test run. Its processes may be killed and its blocks damaged: the
   next test that asks for it finds all processes running.
@@ -18,25 +18,16 @@ import orjson
 import pytest
 import requests
 
-from local_stack.program import LOOPBACK, Program, Unhealthy, probe, required, wrong_with
-from telemetry_lake.settings import PROJECT_ROOT
+from benchmarks.hadoop import java_command
+from local_stack.program import LOOPBACK, Program, Unhealthy, probe, wrong_with
 from tests.stack_fixture import RunningProgram, free_ports, wait_until
 
-HADOOP_JARS: Final = PROJECT_ROOT / "java" / "hadoop" / "lib"
 DATA_NODES: Final = 3
 REPLICATION: Final = 2
 BLOCK_BYTES: Final = 1024 * 1024
 """The smallest block that the name node allows by default: small files span several."""
 HTTP_TIMEOUT_SECONDS: Final = 60
 DEADLINE_SECONDS: Final = 60
-_JAVA_OPTIONS: Final = (
-    "-Xmx256m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-Djava.net.preferIPv4Stack=true",
-    # The name node's WebHDFS defines classes by reflection; without this every request is answered 500.
-    "--add-opens=java.base/java.lang=ALL-UNNAMED",
-)
 _LOG4J: Final = """\
 log4j.rootLogger=WARN, console
 log4j.appender.console=org.apache.log4j.ConsoleAppender
@@ -44,13 +35,6 @@ log4j.appender.console.target=System.err
 log4j.appender.console.layout=org.apache.log4j.PatternLayout
 log4j.appender.console.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 """
-
-
-def java_command(*class_path: Path) -> tuple[str, ...]:
-    """The beginning of a command that runs a class with Hadoop's jars, `class_path` in front of them."""
-    assert any(HADOOP_JARS.glob("hadoop-hdfs-3*.jar")), f"{HADOOP_JARS} is empty: run `make install`"
-    java = required("java", package="openjdk-17-jre-headless")
-    return (java, *_JAVA_OPTIONS, "-cp", ":".join([*map(str, class_path), f"{HADOOP_JARS}/*"]))
 
 
 class Hdfs:
