@@ -1,4 +1,7 @@
 -- How many pings came from each channel today and yesterday, and from how many clients?
+--
+-- How to read it: `clients` counts client ids, so pings without one are in `pings` only. Today is not over.
+-- Cost: two columns of two days.
 SELECT
     submission_date,
     normalized_channel AS channel,

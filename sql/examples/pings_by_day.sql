@@ -1,4 +1,8 @@
--- How many pings of each type came each day? From the counts that a job keeps, so it costs nothing.
+-- How many pings of each type came each day, and how many of them were sent again?
+--
+-- How to read it: `repeated` pings have a document id that another ping of that day has as well; `kb_per_ping` is
+-- the size of a document once it is decompressed.
+-- Cost: next to nothing, a job keeps these counts (derived.ping_counts).
 SELECT
     submission_date,
     namespace,

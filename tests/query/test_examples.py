@@ -1,5 +1,7 @@
 """The queries of sql/examples/ run, and answer what they say they answer."""
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 
 from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.query import Lake, open_lake
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY
+from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY, STABLE_PINGS
 from tests.query.sample_rows import sample_rows
 from tests.stack_fixture import Lake as LakeOfTest
 
@@ -16,11 +18,134 @@ PING_COUNTS = "derived.ping_counts"
 # Examples ask for the last days; what arrives today stays among them if midnight comes during the test.
 NOW = datetime.now(UTC)
 DAY = NOW.date()
+DAY_BEFORE = DAY - timedelta(days=1)
+LONG_AGO = DAY - timedelta(days=60)
+
+Row = dict[str, Any]
+BUCKETS_TO_10 = {"histogram_type": 1, "bucket_count": 5, "range_low": 1, "range_high": 10}
+"""The buckets 0, 1, 4, 7 and 10."""
+BUCKETS_TO_100 = {"histogram_type": 0, "bucket_count": 4, "range_low": 1, "range_high": 100}
+"""The buckets 0, 1, 10 and 100."""
 
 
-def histogram(name: str, buckets: list[int], counts: list[int]) -> dict[str, Any]:
+def histogram(name: str, counts: dict[int, int], **more: Any) -> Row:
     sums = dict.fromkeys(("sum", "log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi"), -1.0)
-    return {"process": "parent", "name": name, "buckets": buckets, "counts": counts, **sums}
+    buckets = {"buckets": list(counts), "counts": list(counts.values())}
+    return {"process": "parent", "name": name, **BUCKETS_TO_10, **buckets, **sums, **more}
+
+
+def request(path: str) -> Row:
+    return {"method": "POST", "path": path, "query": "", "protocol": "HTTP/1.1", "host": "incoming.example"}
+
+
+def of_version(version: str) -> Row:
+    return request(f"/submit/telemetry/some-id/main/Firefox/{version}/release/20261109174512")
+
+
+def client(name: str, channel: str, version: str, build: str, os: str, os_version: str, country: str) -> Row:
+    return {
+        "client_id": name,
+        "normalized_channel": channel,
+        "app_version": version,
+        "app_build_id": build,
+        "normalized_os": os,
+        "os_version": os_version,
+        "architecture": "x86-64",
+        "country": country,
+    }
+
+
+def main_ping(
+    of: Row,
+    *,
+    subsession: int = 1,
+    seconds: Any = 3_600,
+    first_paint: Any = None,
+    memory_mb: int | None = None,
+    addons: Any = None,
+    experiments: Any = None,
+    **row: Any,
+) -> Row:
+    """A row of a main ping with what the examples look at in its document."""
+    document = {
+        "environment": {
+            "system": {"memoryMB": memory_mb},
+            "addons": {"activeAddons": addons},
+            "experiments": experiments,
+        },
+        "payload": {
+            "info": {"subsessionCounter": subsession, "subsessionLength": seconds},
+            "simpleMeasurements": {"firstPaint": first_paint},
+        },
+    }
+    return {**of, "document_type": "main", "document": json.dumps(document), **row}
+
+
+def crash_ping(of: Row, **payload: Any) -> Row:
+    return {**of, "document_type": "crash", "document": json.dumps({"payload": payload})}
+
+
+OLD, NEW, NIGHTLY = "20261109174512", "20261117203001", "20261122093955"
+ANNA = client("anna", "release", "158.0", OLD, "Windows", "10.0", "DE")
+BERT = client("bert", "release", "158.0.1", NEW, "Windows", "10.0", "FR")
+CARL = client("carl", "release", "158.0.1", NEW, "Linux", "6.8", "DE")
+DORA = client("dora", "release", "158.0.1", NEW, "Linux", "6.8", "DE")
+EMIL = client("emil", "nightly", "160.0a1", NIGHTLY, "Mac", "24.6", "US")
+FAYE = client("faye", "release", "158.0", OLD, "Android", "16", "DE")
+NOBODY: Row = {**client("", "beta", "159.0", OLD, "Windows", "10.0", "DE"), "client_id": None}
+
+STABLE: list[Row] = [
+    main_ping(
+        ANNA,
+        submission_date=DAY_BEFORE,
+        seconds=7_200,
+        first_paint=1_000,
+        memory_mb=2_048,
+        addons={"ublock": {"version": "1.0"}, "webcompat@mozilla.org": {"isSystem": True}},
+        experiments={"a-b-test": {"branch": "control"}},
+        histograms=[histogram("GC_MS", {0: 2, 4: 4, 10: 0}), histogram("OTHER_MS", {0: 100})],
+    ),
+    # The same session: its start is repeated, and the add-on has been updated.
+    main_ping(ANNA, subsession=2, first_paint=1_000, memory_mb=2_048, addons={"ublock": {"version": "1.1"}}),
+    main_ping(
+        BERT,
+        first_paint=3_000,
+        memory_mb=4_096,
+        addons={"ublock": {"version": "1.1"}, "dark": {"version": "5", "isSystem": False}},
+        experiments={"a-b-test": {"branch": "treatment"}, "rollout": {}},
+        histograms=[
+            histogram("GC_MS", {4: 2, 7: 2}),
+            histogram("GC_MS", {1: 50}, process="content"),
+            histogram("GC_MS", {1: 50}, key="keyed"),
+        ],
+    ),
+    # Another definition of the histogram; lists where objects are usual.
+    main_ping(
+        CARL,
+        first_paint=12_000,
+        memory_mb=16_384,
+        addons=[],
+        experiments=["none"],
+        histograms=[histogram("GC_MS", {10: 4, 100: 0}, **BUCKETS_TO_100)],
+    ),
+    # Values that cannot be.
+    main_ping(DORA, seconds="long", first_paint=999_999_999, addons={}),
+    main_ping(DORA, seconds=10**9, first_paint="fast", subsession=1),
+    main_ping(
+        EMIL,
+        seconds=36_000,
+        first_paint=500,
+        memory_mb=8_192,
+        histograms=[histogram("GC_MS", {1: 1, 4: -7})],
+    ),
+    crash_ping(ANNA, processType="main"),
+    crash_ping(ANNA, processType="content"),
+    crash_ping(EMIL),
+    crash_ping(NOBODY, processType="gpu"),
+    {**FAYE, "document_type": "baseline"},
+    # Too long ago for every question.
+    main_ping(FAYE, submission_date=LONG_AGO, first_paint=1, addons={"old": {}}, experiments={"old": {}}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +155,49 @@ def lake(new_lake: Callable[[], LakeOfTest]) -> Iterator[Lake]:
     create_tables(catalog)
     of_day = {"submission_date": DAY, "document_type": "main"}
     arrived = {"submission_timestamp": NOW}
-    rows: dict[str, list[dict[str, Any]]] = {
+    rows: dict[str, list[Row]] = {
+        STABLE_PINGS: STABLE,
         LIVE_PINGS: [
             {
                 "document_id": "a",
                 "normalized_channel": "release",
                 "client_id": "x",
-                "histograms": [histogram("GC_MS", [0, 10], [1, 2]), histogram("OTHER_MS", [0], [100])],
+                "request": of_version("158.0"),
+                "histograms": [histogram("GC_MS", {0: 1, 10: 2}), histogram("OTHER_MS", {0: 100})],
             },
-            {"document_id": "a", "normalized_channel": "release", "client_id": "x"},
-            {"document_id": "b", "normalized_channel": "beta", "histograms": [histogram("GC_MS", [10], [1])]},
+            {
+                "document_id": "a",
+                "normalized_channel": "release",
+                "client_id": "x",
+                "request": of_version("158.0"),
+                "histograms": [histogram("GC_MS", {10: 5}, **BUCKETS_TO_100)],
+            },
+            {
+                "document_id": "b",
+                "normalized_channel": "beta",
+                "request": of_version("159.0"),
+                "histograms": [histogram("GC_MS", {10: 1})],
+            },
         ],
         LIVE_REJECTED_PINGS: [
-            {"error_type": "invalid_json", "stage": "decode", "error_message": "not JSON at byte 3"},
-            {"error_type": "invalid_json", "stage": "decode", "error_message": "not JSON at byte 3"},
-            {"error_type": "empty_body", "stage": "decompress", "error_message": "nothing"},
+            {
+                "error_type": "invalid_json",
+                "stage": "decode",
+                "error_message": "not JSON at byte 3",
+                "request": of_version("158.0"),
+            },
+            {
+                "error_type": "invalid_json",
+                "stage": "decode",
+                "error_message": "not JSON at byte 3",
+                "request": of_version("158.0"),
+            },
+            {
+                "error_type": "empty_body",
+                "stage": "decompress",
+                "error_message": "nothing",
+                "request": request("/submit/org-example-app/main/1/some-id"),
+            },
         ],
         PING_COUNTS: [
             {"namespace": "telemetry", "pings": 3, "distinct_document_ids": 2, "document_bytes": 6000}
@@ -60,6 +213,7 @@ def lake(new_lake: Callable[[], LakeOfTest]) -> Iterator[Lake]:
         yield opened
 
 
+TEN, HUNDRED = "5 to 10 type 1", "4 to 100 type 0"
 EXPECTED: dict[str, list[tuple[Any, ...]]] = {
     "pings_by_channel": [(DAY, "release", 2, 1), (DAY, "beta", 1, 0)],
     "rejected_by_error_type": [
@@ -67,20 +221,84 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
         ("empty_body", "decompress", 1, 1, NOW, "nothing"),
     ],
     "repeated_documents": [(DAY, "main", 3, 1, 33.33)],
-    "histogram_sum": [(0, 1, 25.0), (10, 3, 100.0)],
+    "histogram_sum": [(HUNDRED, 10, 5, 100.0), (TEN, 0, 1, 25.0), (TEN, 10, 3, 100.0)],
     "pings_by_day": [(DAY, "telemetry", "main", 3, 1, 2.0)],
+    "startup_by_build": [
+        ("nightly", "160.0a1", NIGHTLY, 1, 500, 500),
+        # 3,000 and 12,000 ms: half way, and 95 % of the way from one to the other.
+        ("release", "158.0.1", NEW, 2, 7_500, 11_550),
+        ("release", "158.0", OLD, 1, 1_000, 1_000),
+    ],
+    "crash_rate_by_channel": [
+        # 2 + 1 + 1 + 1 hours.
+        ("release", 1, 1, 5.0, 200.0, 200.0),
+        ("nightly", 1, 0, 10.0, 100.0, 0.0),
+        ("beta", 0, 0, None, None, None),
+    ],
+    "os_distribution": [
+        ("Linux", "6.8", "x86-64", 2, 33.33),
+        ("Windows", "10.0", "x86-64", 2, 33.33),
+        ("Android", "16", "x86-64", 1, 16.67),
+        ("Mac", "24.6", "x86-64", 1, 16.67),
+    ],
+    "active_clients": [
+        (DAY, "release", "DE", 4, 1.0),
+        (DAY, "nightly", "US", 1, 1.0),
+        (DAY, "release", "FR", 1, 1.0),
+        (DAY_BEFORE, "release", "DE", 1, 0.25),
+    ],
+    # Of anna, bert and dora: carl and emil did not tell.
+    "addon_adoption": [("ublock", 2, 66.7, 2), ("dark", 1, 33.3, 1)],
+    "slow_start_share": [
+        ("Linux", "4: more than 8 GB", 1, 100.0),
+        ("Mac", "3: up to 8 GB", 1, 0.0),
+        ("Windows", "1: up to 2 GB", 1, 0.0),
+        ("Windows", "2: up to 4 GB", 1, 0.0),
+    ],
+    "version_adoption": [
+        (DAY_BEFORE, "158.0", 1, 100.0),
+        (DAY, "158.0.1", 3, 60.0),
+        (DAY, "158.0", 2, 40.0),
+    ],
+    "histogram_percentiles": [
+        ("nightly", TEN, 1, 2.5, 3.9),
+        ("release", HUNDRED, 4, 55.0, 95.5),
+        # 2 samples from 0, 6 from 4 and 2 from 7: the 5th is the third of the six, the 9.5th in the last two.
+        ("release", TEN, 10, 5.5, 9.3),
+    ],
+    "experiment_branches": [
+        ("a-b-test", "control", 1, 50.0),
+        ("a-b-test", "treatment", 1, 50.0),
+        ("rollout", "(none)", 1, 100.0),
+    ],
+    "rejected_by_version": [
+        ("main", "(generic)", "", 1, 1, 100.0),
+        ("main", "Firefox", "158.0", 4, 2, 50.0),
+    ],
 }
 
 
 @pytest.mark.parametrize("example", sorted(SQL_DIRECTORY.glob("examples/*.sql")), ids=lambda file: file.stem)
 def test_an_example_gives_what_it_promises(example: Any, lake: Lake):
-    text = example.read_text()
-    assert text.startswith("-- ")
-    assert "?" in text.split("SELECT")[0], "an example says the question that it answers"
-    rows = lake.query(text).fetchall()
+    rows = lake.query(example.read_text()).fetchall()
     if example.stem == "freshness":
         ((document_type, newest, age),) = rows
         assert (document_type, newest) == ("main", NOW)
         assert timedelta(0) < age < timedelta(hours=1)
     else:
         assert rows == EXPECTED[example.stem]
+
+
+@pytest.mark.parametrize("example", sorted(SQL_DIRECTORY.glob("examples/*.sql")), ids=lambda file: file.stem)
+def test_an_example_says_its_question_how_to_read_the_answer_and_what_it_costs(example: Any):
+    heading = re.match(
+        r"(-- [^\n]*\?\n)--\n(-- How to read it: .*?)(-- Cost: .*?)(SELECT|WITH)",
+        example.read_text(),
+        re.DOTALL,
+    )
+    assert heading, "see the other examples"
+    assert all(line.startswith("-- ") for line in heading[0].splitlines() if line not in ("--", heading[4]))
+
+
+def test_every_answer_is_of_an_example():
+    assert {*EXPECTED, "freshness"} == {file.stem for file in SQL_DIRECTORY.glob("examples/*.sql")}
