@@ -71,6 +71,8 @@ def _object(key: Any, levels: int) -> bytes:
     if isinstance(key, type | FunctionType | BuiltinFunctionType):
         return _OBJECT + _joined((key.__module__, key.__qualname__), levels)
     kind = type(key)
+    if hasattr(key, "dtype") and getattr(key, "ndim", None) == 0:
+        return _encoded(key.item(), levels - 1)  # a number of NumPy is a number
     reduce = copyreg.dispatch_table.get(kind)
     try:
         reduced = reduce(key) if reduce is not None else key.__reduce_ex__(_PICKLE_PROTOCOL)
