@@ -9,6 +9,7 @@ dealt out to processes, and the duplicates of a date are found with one shuffle 
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -209,25 +210,33 @@ def publish(session: "SparkSession", backfill: Backfill, publisher: "DatePublish
     return decision
 
 
-def left_out_records(
+def judged_records(
     session: "SparkSession", settings: Settings, day: date, tallies: Sequence[Tally]
 ) -> "DataFrame":
-    """The records of a date that go into no table: unit, raw_object, position, rejected and reason.
+    """The records of a date: unit, raw_object, position, rejected, and why each is left out.
 
-    Of records with the same document id (in lower case) and the same content, the first by path, offset and
-    number stays, the others are `duplicate`. Of what then is left and was converted, the first of a
-    document id stays, the others are `conflicting`; rejected records keep their bytes and conflict with
-    nothing. Of what then is left and was converted, those that arrived live are `arrived_live`.
+    `is_first` marks one record of each document id. `reason` is null for a record that goes into a table. Of
+    records with the same document id (in lower case) and the same content, the first by path, offset and
+    number stays, the others are `duplicate`. Of what then is left and was converted, the first of a document
+    id stays, the others are `conflicting`; rejected records keep their bytes and conflict with nothing. Of
+    what then is left and was converted, those that arrived live are `arrived_live`.
     """
     from pyspark.sql import Window
     from pyspark.sql.functions import col, lit, row_number
     from pyspark.sql.functions import when as case_when
 
+    from telemetry_lake.backfill.on_executors import RECORDS_SPARK_SCHEMA, date_records
     from telemetry_lake.backfill.verify import LIVE_WINDOW_DAYS, LeftOut
 
+    texts = session.createDataFrame([(tally.model_dump_json(),) for tally in tallies], "tally string")
+    records = texts.repartition(_streams(session, tallies)).mapInArrow(
+        partial(date_records, settings, day), RECORDS_SPARK_SCHEMA
+    )
+    # One shuffle does for all windows: each splits what this one keeps together.
     order = [col("path"), col("offset"), col("number")]
-    same_content = Window.partitionBy("document_id", "content", "rejected").orderBy(*order)
-    same_id = Window.partitionBy("document_id", "rejected", "nth").orderBy(*order)
+    of_id = Window.partitionBy("document_id").orderBy(*order)
+    of_content = Window.partitionBy("document_id", "rejected", "content").orderBy(*order)
+    of_contents = Window.partitionBy("document_id", "rejected", "nth").orderBy(*order)
     window = timedelta(days=LIVE_WINDOW_DAYS)
     live = (
         session.table(LIVE_PINGS)
@@ -238,17 +247,16 @@ def left_out_records(
     )
     reason = (
         case_when(col("nth") > 1, LeftOut.DUPLICATE.value)
-        .when(~col("rejected") & (col("nth_of_id") > 1), LeftOut.CONFLICTING.value)
+        .when(~col("rejected") & (col("nth_content") > 1), LeftOut.CONFLICTING.value)
         .when(~col("rejected") & col("is_live"), LeftOut.ARRIVED_LIVE.value)
     )
     return (
-        _records(session, settings, day, tallies)
-        .withColumn("nth", row_number().over(same_content))
-        .withColumn("nth_of_id", row_number().over(same_id))
+        records.repartition("document_id")
+        .withColumn("is_first", row_number().over(of_id) == 1)
+        .withColumn("nth", row_number().over(of_content))
+        .withColumn("nth_content", row_number().over(of_contents))
         .join(live, "document_id", "left")
-        .withColumn("reason", reason)
-        .where(col("reason").isNotNull())
-        .select("unit", "raw_object", "position", "rejected", "reason")
+        .select("unit", "raw_object", "position", "is_first", "rejected", reason.alias("reason"))
     )
 
 
@@ -256,54 +264,66 @@ def count_left_out(
     session: "SparkSession", settings: Settings, day: date, tallies: Sequence[Tally]
 ) -> "Duplicates":
     """How many records of each unit go into no table, and how many document ids the date has."""
+    from pyspark.sql.functions import col, count, count_if, lit
+
     from telemetry_lake.backfill.verify import Duplicates, LeftOut, LeftOutCount
 
-    left_out = left_out_records(session, settings, day, tallies)
-    counts = left_out.groupBy("unit", "reason", "rejected").count().collect()
-    document_ids = _records(session, settings, day, tallies).select("document_id").distinct().count()
+    counts = (
+        judged_records(session, settings, day, tallies)
+        .groupBy("unit", "reason", "rejected")
+        .agg(count(lit(1)).alias("records"), count_if(col("is_first")).alias("document_ids"))
+        .collect()
+    )
     return Duplicates(
         left_out=tuple(
             LeftOutCount(
-                unit=row["unit"], reason=LeftOut(row["reason"]), rejected=row["rejected"], count=row["count"]
+                unit=row["unit"],
+                reason=LeftOut(row["reason"]),
+                rejected=row["rejected"],
+                count=row["records"],
             )
             for row in counts
+            if row["reason"] is not None
         ),
-        document_ids=document_ids,
+        document_ids=sum(row["document_ids"] for row in counts),
     )
-
-
-def _records(session: "SparkSession", settings: Settings, day: date, tallies: Sequence[Tally]) -> "DataFrame":
-    """Every record of a date, as the units' indexes have it; `RECORDS_SPARK_SCHEMA` says the columns."""
-    from telemetry_lake.backfill.on_executors import RECORDS_SPARK_SCHEMA, date_records
-
-    texts = [(tally.model_dump_json(),) for tally in tallies]
-    dealt = session.createDataFrame(texts, "tally string").repartition(_streams(tallies))
-    return dealt.mapInArrow(partial(date_records, settings, day), RECORDS_SPARK_SCHEMA)
 
 
 def _settle(session: "SparkSession", backfill: Backfill, number: int, day: date) -> Decision:
     """What a publication is to consist of: the files of all units, without the records that are left out."""
+    from pyspark.sql.functions import collect_list, struct
+
     from jobs.spark_session import spark_failures
-    from telemetry_lake.backfill.on_executors import settle_units
+    from telemetry_lake.backfill.on_executors import SettledUnit, settle_units
 
     tallies = [tally for tally in backfill.read_tallies().values() if day in tally.dates]
     with spark_failures():
-        left_out = left_out_records(session, backfill.settings, day, tallies).cache()
-        places = left_out.rdd.map(lambda row: (row[0], (row[1], row[2]))).groupByKey()
-        units = _dealt(session, tallies).map(lambda tally: (tally.unit, tally)).leftOuterJoin(places)
-        files = (
-            units.map(lambda entry: (entry[1][0], frozenset(entry[1][1] or ())))
-            .mapPartitions(partial(settle_units, backfill.settings, backfill.id, day))
+        judged = judged_records(session, backfill.settings, day, tallies)
+        left_out = (
+            judged.where(judged.reason.isNotNull())
+            .groupBy("unit")
+            .agg(collect_list(struct("raw_object", "position", "reason")).alias("left_out"))
+        )
+        texts = [(tally.unit, tally.model_dump_json()) for tally in tallies]
+        answers = (
+            session.createDataFrame(texts, "unit string, tally string")
+            .join(left_out, "unit", "left")
+            .select("tally", "left_out")
+            .repartition(_streams(session, tallies))
+            .mapInArrow(partial(settle_units, backfill.settings, backfill.id, day), "settled string")
             .collect()
         )
-        reasons = {row["reason"]: row["count"] for row in left_out.groupBy("reason").count().collect()}
-        left_out.unpersist()
+    settled = [SettledUnit.model_validate_json(row[0]) for row in answers]
+    files = [file for unit in settled for file in unit.files]
+    reasons = Counter[str]()
+    for unit in settled:
+        reasons.update(unit.left_out)
     tables = (LIVE_PINGS, LIVE_REJECTED_PINGS)
     rows = {table: sum(file.rows for file in files if file.table == table) for table in tables}
     records = sum(tally.dates[day].records for tally in tallies)
-    if records != sum(rows.values()) + sum(reasons.values()):
+    if records != sum(rows.values()) + reasons.total():
         raise FatalError(
-            f"{day}: {records} records are not {rows} rows and {reasons} left out, so nothing is published"
+            f"{day}: {records} records are not {rows} rows and {dict(reasons)} left out: nothing is published"
         )
     return Decision(
         backfill_id=backfill.id,
@@ -313,7 +333,7 @@ def _settle(session: "SparkSession", backfill: Backfill, number: int, day: date)
         files={table: tuple(sorted(file.uri for file in files if file.table == table)) for table in tables},
         rows=rows,
         raw_objects=_raw_objects(backfill, tallies),
-        left_out=reasons,
+        left_out=dict(sorted(reasons.items())),
     )
 
 
@@ -353,12 +373,12 @@ def _raw_objects(backfill: Backfill, tallies: Sequence[Tally]) -> tuple[str, ...
     )
 
 
-def _streams(work: Sequence[object]) -> int:
-    return max(1, min(PARALLEL_UNITS, len(work)))
+def _streams(session: "SparkSession", work: Sequence[object]) -> int:
+    return max(1, min(session.sparkContext.defaultParallelism, len(work)))
 
 
 def _dealt(session: "SparkSession", tallies: Sequence[Tally]) -> "RDD[Tally]":
-    return session.sparkContext.parallelize(tallies, _streams(tallies))
+    return session.sparkContext.parallelize(tallies, _streams(session, tallies))
 
 
 @contextmanager
@@ -522,7 +542,7 @@ def publish_command(
                 accepted = AcceptedLoss(loss=loss, reason=because.strip(), accepted_at=datetime.now(UTC))
                 backfill.journal.accept(backfill.id, day, accepted)
         stopped = []
-        publisher = _publisher(backfill)
+        publisher = publisher_of(backfill)
         with _session(backfill, "publish", debug=debug) as session:
             for day in days:
                 try:
@@ -549,7 +569,7 @@ def undo_command(
     chosen = _range(only, "--only")
     with reported_failures(debug=debug):
         backfill = _backfill(dates, root, directories, label)
-        publisher = _publisher(backfill)
+        publisher = publisher_of(backfill)
         for day in _days(backfill.manifest(), backfill.read_tallies(), chosen):
             typer.echo(f"{day}  undone: {publisher.undo(day):,} rows removed")
 
@@ -610,7 +630,8 @@ def _journal(settings: Settings) -> Journal:
     return Journal(ObjectStore(settings.s3), settings.s3.lake_bucket)
 
 
-def _publisher(backfill: Backfill) -> "DatePublisher":
+def publisher_of(backfill: Backfill) -> "DatePublisher":
+    """What publishes and undoes dates of a backfill."""
     from telemetry_lake.backfill.publish_date import DatePublisher
     from telemetry_lake.catalog import load_lake_catalog
 

@@ -28,7 +28,7 @@ _JSON: Final = b"json"
 _BYTES: Final = b"bytes"
 _DIGITS_ZERO: Final = bytes(48 if 48 <= byte <= 57 else byte for byte in range(256))
 _WHOLE: Final = tuple(b".0" + end for end in (b",", b"}", b"]"))
-_EXPONENT: Final = tuple(b"e" + b"0" * digits + end for digits in (2, 3) for end in (b",", b"}", b"]"))
+_EXPONENT: Final = tuple(b"e+" + b"0" * digits + end for digits in (2, 3) for end in (b",", b"}", b"]"))
 """How orjson ends a number that is a whole float; what stands in a string only costs time."""
 
 

@@ -4,7 +4,8 @@ They are of the core, so that executors need this package and nothing else of ou
 connections and its converter for as long as it has something to do.
 """
 
-from collections.abc import Iterable, Iterator, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -12,10 +13,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry_lake.backfill.check_unit import Place, UnitCheck, UnitChecker, read_index
+from telemetry_lake.backfill.check_unit import UnitCheck, UnitChecker, read_index
 from telemetry_lake.backfill.copy_unit import UnitCopier
 from telemetry_lake.backfill.journal import Journal
-from telemetry_lake.backfill.plan import Archive, Unit
+from telemetry_lake.backfill.plan import Archive, Record, Unit
 from telemetry_lake.backfill.settle_unit import UnitSettler
 from telemetry_lake.backfill.tally import INDEX_SCHEMA, StagedFile, Tally
 from telemetry_lake.backfill.throttle import Throttle
@@ -40,6 +41,13 @@ class FailedUnit:
 
     unit: str
     error: str
+
+
+class SettledUnit(Record):
+    """What is published of a unit: its files, and how many records are left out by reason."""
+
+    files: tuple[StagedFile, ...]
+    left_out: dict[str, int]
 
 
 def copy_units(
@@ -73,13 +81,24 @@ def check_units(
 
 
 def settle_units(
-    settings: Settings, backfill: str, day: date, units: Iterable[tuple[Tally, Set[Place]]]
-) -> Iterator[StagedFile]:
-    """The files of these units for a date, without what is left out of each."""
+    settings: Settings, backfill: str, day: date, units: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The files of these units for a date without what is left out of each, as `SettledUnit`s in JSON.
+
+    Units come as rows: the tally as JSON, and a list, or null, of what is left out (raw_object, position,
+    reason).
+    """
     settler: UnitSettler | None = None
-    for tally, left_out in units:
-        settler = settler or UnitSettler(settings, backfill)
-        yield from settler.settle(tally, day, left_out)
+    for batch in units:
+        for row in batch.to_pylist():
+            settler = settler or UnitSettler(settings, backfill)
+            left_out = row["left_out"] or []
+            places = {(place["raw_object"], place["position"]) for place in left_out}
+            settled = SettledUnit(
+                files=tuple(settler.settle(Tally.model_validate_json(row["tally"]), day, places)),
+                left_out=Counter(place["reason"] for place in left_out),
+            )
+            yield pa.RecordBatch.from_pydict({"settled": [settled.model_dump_json()]})
 
 
 def date_records(
