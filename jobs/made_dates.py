@@ -14,7 +14,8 @@ date, so any number of runs may be killed or run beside each other:
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -78,8 +79,26 @@ def as_of(session: "SparkSession", table: str, snapshot: int) -> "DataFrame":
     )
 
 
-def rows_by_date(session: "SparkSession", table: str, snapshot: int, dates: DateRange) -> dict[date, int]:
+@contextmanager
+def view_of(session: "SparkSession", table: str, snapshot: int | None) -> Iterator[str]:
+    """A name under which queries find the rows of a snapshot; without a snapshot, the table as it is."""
+    if snapshot is None:
+        yield table
+        return
+    name = f"as_of_{uuid4().hex}"
+    as_of(session, table, snapshot).createTempView(name)
+    try:
+        yield name
+    finally:
+        session.catalog.dropTempView(name)
+
+
+def rows_by_date(
+    session: "SparkSession", table: str, snapshot: int | None, dates: DateRange
+) -> dict[date, int]:
     """How many rows of each of `dates` a snapshot has. Manifests say so; no data file is opened."""
+    if snapshot is None:
+        return {}
     from pyspark.sql.functions import col
     from pyspark.sql.functions import sum as total
 

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
-from uuid import uuid4
 
 if not __package__:  # started as a file: its folder is on the path, the project's is not
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,12 +30,12 @@ from jobs.date_range import DateRange
 from jobs.made_dates import (
     MadeDate,
     again_on_conflict,
-    as_of,
     current_snapshot,
     record,
     recorded,
     replace_date,
     rows_by_date,
+    view_of,
 )
 from jobs.table_checks import check_date
 from telemetry_lake.settings import Settings, load_settings
@@ -70,8 +69,6 @@ def stable_pings(
     asked = dates.reaching_back(late_days)
     with spark_failures():
         snapshot = current_snapshot(session, LIVE_PINGS)
-        if snapshot is None:
-            return
         rows = rows_by_date(session, LIVE_PINGS, snapshot, asked.reaching_back(preceding_days))
         known = recorded(session, STABLE_PINGS, asked)
     for day in asked:
@@ -88,17 +85,12 @@ def _make(session: "SparkSession", day: date, preceding_days: int) -> MadeDate:
         # Stable before live: whoever commits a date after us has read live.pings after us, too.
         base = current_snapshot(session, STABLE_PINGS)
         snapshot = current_snapshot(session, LIVE_PINGS)
-        assert snapshot is not None, "a table that had a snapshot always has one"
         window = DateRange(day, day).reaching_back(preceding_days)
         source = _source(rows_by_date(session, LIVE_PINGS, snapshot, window), day, preceding_days)
-        view = f"live_{uuid4().hex}"
-        as_of(session, LIVE_PINGS, snapshot).createTempView(view)
-        try:
+        with view_of(session, LIVE_PINGS, snapshot) as live:
             query = QUERY_FILE.read_text(encoding="utf-8")
-            frame = session.sql(query.format(live=view, first_date=f"'{window.first}'", date=f"'{day}'"))
+            frame = session.sql(query.format(live=live, first_date=f"'{window.first}'", date=f"'{day}'"))
             rows = replace_date(frame, STABLE_PINGS, day, base=base)
-        finally:
-            session.catalog.dropTempView(view)
         for warning in check_date(session, STABLE_PINGS, day):
             typer.echo(f"warning: {warning}", err=True)
         made = MadeDate(STABLE_PINGS, day, source, rows, time.monotonic() - started)

@@ -9,6 +9,8 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
 from jobs.date_range import DateRange
+from jobs.histogram_aggregates import histogram_aggregates
+from jobs.ping_volumes import ping_volumes
 from jobs.stable_pings import stable_pings
 from telemetry_lake.settings import Settings
 from telemetry_lake.tables import SQL_DIRECTORY
@@ -23,12 +25,23 @@ def make_stable(spark: SparkSession, _settings: Settings, dates: DateRange) -> o
     return list(stable_pings(spark, dates))
 
 
+def sum_up(spark: SparkSession, settings: Settings, dates: DateRange) -> object:
+    return list(histogram_aggregates(spark, settings, dates, again=True))
+
+
+def count_volumes(spark: SparkSession, _settings: Settings, dates: DateRange) -> object:
+    return list(ping_volumes(spark, dates))
+
+
 JOBS: dict[str, Job] = {
     "stable.pings": make_stable,
+    "derived.histogram_aggregates": sum_up,
     "derived.made_dates": make_stable,
+    "derived.ping_volumes": count_volumes,
 }
 
 
+@pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
 @pytest.mark.parametrize("table", JOBS)
 def test_the_golden_input_gives_the_golden_rows(
     spark: SparkSession, catalog: Catalog, settings: Settings, table: str

@@ -1,0 +1,300 @@
+"""Add up the histograms of stable.pings by date, into derived.histogram_aggregates.
+
+Spark divides the work among its machines and moves what belongs together to one place; the histograms
+themselves are read and added up by pyarrow and numpy (`telemetry_lake.histogram_aggregation`). Reading the
+nested column through Spark alone takes longer than everything here together.
+
+1. Each task reads some row groups of the date's files, only the columns that are needed, and divides the
+pings
+   by client (`_read`).
+2. All pings of a client meet in one share, which is summed (`_sum`). A client that sent more than
+   `CLIENT_MAX_PINGS` on a date is nobody's browser, and no share should have to hold it: its pings are
+   treated like those without a client id.
+3. Sums of one histogram meet and are merged (`_merge`), and Spark writes them in one commit.
+
+A date is out of date when stable.pings of that date was made from something else than when it was summed,
+which `derived.made_dates` says. So a run costs what is new, however large the tables are.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+if not __package__:  # started as a file: its folder is on the path, the project's is not
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import typer
+
+from jobs.command_line import reported_failures
+from jobs.date_range import DateRange
+from jobs.made_dates import MadeDate, again_on_conflict, current_snapshot, record, recorded, replace_date
+from jobs.table_checks import check_date
+from telemetry_lake.columns import CLIENT_ID, SUBMISSION_DATE
+from telemetry_lake.failures import FatalError
+from telemetry_lake.settings import Settings, load_settings
+from telemetry_lake.tables import STABLE_PINGS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+HISTOGRAM_AGGREGATES: Final = "derived.histogram_aggregates"
+DEFAULT_DATES: Final = "yesterday"
+LATE_DAYS: Final = 7
+CLIENT_MAX_PINGS: Final = 1_000
+READ_MAX_PINGS: Final = 4_096
+"""How many pings a task holds at once while it reads; some 60 KB each."""
+SHARE_PINGS: Final = 4_096
+"""How many pings a share has on average."""
+SUMMED_AT_ONCE: Final = 1_024
+"""How many pings of a share are summed at once, on average: they stay in the processor's cache."""
+ROWS_OF_A_PIECE: Final = 2_048
+MERGE_SHARDS_MAX: Final = 64
+
+Piece = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """The row group of a Parquet file that begins at `offset`; the whole file without one."""
+
+    location: str
+    offset: int | None
+
+
+def histogram_aggregates(
+    session: "SparkSession", settings: Settings, dates: DateRange, *, late_days: int = 0, again: bool = False
+) -> Iterator[MadeDate]:
+    """Sum those of `dates` and of the `late_days` before them that are out of date; each once it is summed.
+
+    `again` sums all of `dates`. Each date is replaced in one commit. Raises FatalError and RetriableError.
+    """
+    from jobs.spark_session import spark_failures
+
+    asked = dates.reaching_back(late_days)
+    with spark_failures():
+        stable = recorded(session, STABLE_PINGS, asked)
+        known = recorded(session, HISTOGRAM_AGGREGATES, asked)
+    for day in asked:
+        forced = again and day >= dates.first
+        is_new = day in stable and (day not in known or known[day].source != _source(stable[day]))
+        if forced or is_new:
+            yield again_on_conflict(lambda day=day: _make(session, settings, day))  # type: ignore[misc]
+
+
+def _make(session: "SparkSession", settings: Settings, day: date) -> MadeDate:
+    from jobs.spark_session import spark_failures
+
+    started = time.monotonic()
+    with spark_failures():
+        base = current_snapshot(session, HISTOGRAM_AGGREGATES)
+        # The record before the rows: what it says is never newer than what is summed.
+        stable = recorded(session, STABLE_PINGS, DateRange(day, day)).get(day)
+        frame = aggregated(session, settings, day)
+        rows = replace_date(frame, HISTOGRAM_AGGREGATES, day, base=base)
+        for warning in check_date(session, HISTOGRAM_AGGREGATES, day):
+            typer.echo(f"warning: {warning}", err=True)
+        made = MadeDate(HISTOGRAM_AGGREGATES, day, _source(stable), rows, time.monotonic() - started)
+        record(session, made)
+    return made
+
+
+def _source(stable: MadeDate | None) -> dict[str, object]:
+    return {STABLE_PINGS: stable.digest if stable else None}
+
+
+def aggregated(session: "SparkSession", settings: Settings, day: date) -> "DataFrame":
+    """The rows of derived.histogram_aggregates for one date of stable.pings, not written anywhere."""
+    from pyspark.sql.functions import col, lit
+
+    schema = session.table(HISTOGRAM_AGGREGATES).schema
+    properties, parts, pings = _parts(settings, day)
+    shares = max(1, round(pings / SHARE_PINGS))
+    shards = min(MERGE_SHARDS_MAX, max(session.sparkContext.defaultParallelism, shares // 8))
+    crowds = _crowds(session, day) if pings else frozenset()
+    pieces = (
+        session.sparkContext.parallelize(parts, max(1, len(parts)))
+        .mapPartitions(partial(_read, properties=properties, shares=shares, crowds=crowds))
+        .partitionBy(shares, int)
+        .mapPartitions(partial(_sum, shares=shares, shards=shards))
+        .partitionBy(shards, int)
+        .mapPartitions(_merge)
+    )
+    fields = [field for field in schema if field.name != SUBMISSION_DATE]
+    types = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in fields)
+    finish = partial(_rows, names=[field.name for field in fields])
+    rows = session.createDataFrame(pieces, "piece binary").mapInArrow(finish, types)
+    return rows.select(lit(day).alias(SUBMISSION_DATE), *(col(field.name) for field in fields))
+
+
+def _parts(settings: Settings, day: date) -> tuple[dict[str, str], list[FilePart], int]:
+    """How the date's files are reached, the parts that they are read in, and how many pings they hold."""
+    from telemetry_lake.catalog import load_lake_catalog
+
+    table = load_lake_catalog(settings).load_table(STABLE_PINGS)
+    parts, pings = [], 0
+    for task in table.scan(row_filter=f"{SUBMISSION_DATE} = '{day.isoformat()}'").plan_files():
+        if task.delete_files:
+            raise FatalError(
+                f"rows of {STABLE_PINGS} are deleted by separate files. Make the date again: "
+                f"python jobs/stable_pings.py --dates {day} --again"
+            )
+        pings += task.file.record_count
+        parts += [FilePart(task.file.file_path, offset) for offset in task.file.split_offsets or (None,)]
+    return dict(table.io.properties), parts, pings
+
+
+def _crowds(session: "SparkSession", day: date) -> frozenset[str]:
+    """The client ids that more pings came under than one browser sends."""
+    from pyspark.sql.functions import col
+
+    pings = session.table(STABLE_PINGS).where((col(SUBMISSION_DATE) == day) & col(CLIENT_ID).isNotNull())
+    crowds = pings.groupBy(CLIENT_ID).count().where(col("count") > CLIENT_MAX_PINGS).collect()
+    return frozenset(str(row[CLIENT_ID]) for row in crowds)
+
+
+def _read(
+    parts: Iterable[FilePart], *, properties: Mapping[str, str], shares: int, crowds: frozenset[str]
+) -> Iterator[Piece]:
+    """The pings of these parts, divided into shares by client."""
+    from telemetry_lake.histogram_aggregation import split_by_client, to_bytes
+
+    for part in parts:
+        for pings in read_part(part, properties, crowds):
+            for share, some in split_by_client(pings, shares):
+                yield share, to_bytes(some)
+
+
+def read_part(
+    part: FilePart, properties: Mapping[str, str], crowds: frozenset[str] = frozenset()
+) -> "Iterator[pa.Table]":
+    """The columns of a part that are needed; clients of `crowds` are not known in it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from telemetry_lake.histogram_aggregation import READ, with_build_date, without_clients
+    from telemetry_lake.table_files import ReadOnlyFileIO
+
+    source: Any
+    with ReadOnlyFileIO(dict(properties)).new_input(part.location).open() as source:
+        file = pq.ParquetFile(source, pre_buffer=True)
+        starts = [_offset(file.metadata.row_group(number)) for number in range(file.num_row_groups)]
+        groups = [number for number, start in enumerate(starts) if part.offset in (None, start)]
+        if not groups:
+            raise FatalError(
+                f"{part.location} has no row group at {part.offset}, where its table expects one"
+            )
+        for batch in file.iter_batches(READ_MAX_PINGS, groups, columns=list(READ), use_threads=False):
+            yield without_clients(with_build_date(pa.Table.from_batches([batch])), crowds)
+
+
+def _offset(row_group: Any) -> int:
+    """Where a row group begins, as Iceberg's split offsets say it."""
+    column = row_group.column(0)
+    return int(column.dictionary_page_offset or column.data_page_offset)
+
+
+def _sum(pieces: Iterable[Piece], *, shares: int, shards: int) -> Iterator[Piece]:
+    """The sums of one share, divided by who merges them."""
+    import pyarrow as pa
+
+    from telemetry_lake.histogram_aggregation import (
+        from_bytes,
+        merge_sums,
+        shard_of,
+        split_by_client,
+        sum_histograms,
+        to_bytes,
+    )
+
+    tables = from_bytes(piece for _, piece in pieces)
+    if not tables:
+        return
+    pings = pa.concat_tables(tables)
+    # A multiple of `shares`, or else all clients of a share would be in one part of it.
+    parts = shares * max(1, round(pings.num_rows / SUMMED_AT_ONCE))
+    sums = merge_sums([sum_histograms(some) for _, some in split_by_client(pings, parts)])
+    for shard, some in shard_of(sums, shards):
+        yield shard, to_bytes(some)
+
+
+def _merge(pieces: Iterable[Piece]) -> Iterator[tuple[bytearray]]:
+    """The sums of one shard, added up, in pieces that Spark hands on."""
+    from telemetry_lake.histogram_aggregation import finished, from_bytes, merge_sums, to_bytes
+
+    tables = from_bytes(piece for _, piece in pieces)
+    if tables:
+        rows = finished(merge_sums(tables))
+        for start in range(0, rows.num_rows, ROWS_OF_A_PIECE):
+            yield (bytearray(to_bytes(rows.slice(start, ROWS_OF_A_PIECE))),)
+
+
+def _rows(batches: "Iterable[pa.RecordBatch]", *, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
+    """The rows of pieces, with their columns in the order of `names`."""
+    from telemetry_lake.histogram_aggregation import from_bytes
+
+    for batch in batches:
+        pieces: list[Any] = batch.column(0).to_pylist()
+        for table in from_bytes(pieces):
+            yield from table.select(list(names)).to_batches()
+
+
+def main(
+    dates: Annotated[
+        str,
+        typer.Option(
+            help="Submission dates (UTC) to sum: FIRST..LAST or one date; YYYY-MM-DD, today or yesterday."
+        ),
+    ] = DEFAULT_DATES,
+    late_days: Annotated[
+        int,
+        typer.Option(
+            min=0, max=366, help="So many days before DATES are summed again when they were made again."
+        ),
+    ] = LATE_DAYS,
+    again: Annotated[bool, typer.Option("--again", help="Sum DATES also when they are up to date.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show Spark's own log and whole traces.")] = False,
+) -> None:
+    """Add up the histograms of stable.pings by date, into derived.histogram_aggregates.
+
+    Only what is out of date is summed, each date in one commit: it may be run at any time, also beside
+    itself.
+
+    \b
+    python jobs/histogram_aggregates.py
+    python jobs/histogram_aggregates.py --dates 2026-11-01..2026-11-07
+    python jobs/histogram_aggregates.py --dates 2026-11-07 --again
+    """
+    try:
+        chosen = DateRange.parse(dates, today=datetime.now(UTC).date())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--dates") from error
+    with reported_failures(debug=debug):
+        _run(load_settings(), chosen, late_days, again=again, debug=debug)
+
+
+def _run(settings: Settings, dates: DateRange, late_days: int, *, again: bool, debug: bool) -> None:
+    from jobs.spark_session import open_session
+
+    typer.echo("starting Spark", err=True)
+    session = open_session(settings, f"histogram_aggregates {dates}", debug=debug)
+    try:
+        count = 0
+        for made in histogram_aggregates(session, settings, dates, late_days=late_days, again=again):
+            count += 1
+            typer.echo(f"{HISTOGRAM_AGGREGATES} {made.day}: {made.rows:,} rows, {made.seconds:.1f} s")
+        if not count:
+            typer.echo(f"nothing to do: {dates} and the {late_days} days before are up to date")
+    finally:
+        session.stop()
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(main)
+    app()
