@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from airflow.providers.amazon.aws.hooks.emr import EmrServerlessHook
+from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
+from airflow.providers.amazon.aws.hooks.emr import EmrHook, EmrServerlessHook
 from airflow.providers.amazon.aws.operators.emr import (
     EmrCreateJobFlowOperator,
     EmrServerlessStartJobOperator,
 )
-from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger
+from airflow.providers.amazon.aws.triggers.base import AwsBaseWaiterTrigger
 from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowException
 
@@ -40,6 +41,63 @@ class Submit:
     """Spark's options; none of them needs quoting."""
     properties: dict[str, str]
     """More of them, with values that hold quotes and blanks: the variables of driver and executors."""
+
+
+class EmrEnded(AwsBaseWaiterTrigger):
+    """Waits until what `what` names has ended, and ends it when somebody stops the task meanwhile.
+
+    The provider's own triggers lose which state of a cluster they wait for, and say of a job that failed
+    nothing by which it could be found.
+    """
+
+    aws_hook_class: type[AwsGenericHook[Any]] = AwsGenericHook
+    waiter: str
+    """The provider's name for what is waited for."""
+    states: tuple[str, ...]
+    """What of EMR's answers is logged."""
+
+    def __init__(
+        self, what: dict[str, str], waiter_delay: int, waiter_max_attempts: int, **connection: Any
+    ) -> None:
+        super().__init__(
+            serialized_fields={"what": what},
+            waiter_name=self.waiter,
+            waiter_args=what,
+            failure_message="the job has not succeeded",
+            status_message="the job is",
+            status_queries=list(self.states),
+            return_key="what",
+            return_value=what,
+            waiter_delay=waiter_delay,
+            waiter_max_attempts=waiter_max_attempts,
+            **connection,
+        )
+
+
+class JobRunEnded(EmrEnded):
+    """Waits for a job run of EMR Serverless."""
+
+    aws_hook_class = EmrServerlessHook
+    waiter = "serverless_job_completed"
+    states = ("jobRun.state", "jobRun.stateDetails")
+
+    async def on_kill(self) -> None:
+        """Cancel the job run."""
+        async with await self.hook().get_async_conn() as emr:  # type: ignore[no-untyped-call]
+            await emr.cancel_job_run(**self.waiter_args)
+
+
+class ClusterEnded(EmrEnded):
+    """Waits for a cluster."""
+
+    aws_hook_class = EmrHook
+    waiter = "job_flow_terminated"
+    states = ("Cluster.Status.State", "Cluster.Status.StateChangeReason.Message")
+
+    async def on_kill(self) -> None:
+        """End the cluster."""
+        async with await self.hook().get_async_conn() as emr:  # type: ignore[no-untyped-call]
+            await emr.terminate_job_flows(JobFlowIds=[self.waiter_args["ClusterId"]])
 
 
 class ServerlessJob(EmrServerlessStartJobOperator):
@@ -69,8 +127,11 @@ class ServerlessJob(EmrServerlessStartJobOperator):
             configuration_overrides={},
             name=module,
             region_name=settings.s3.region,
+            # Only for an application that has to be woken; for the job we wait ourselves.
             deferrable=True,
+            wait_for_completion=False,
             waiter_delay=spark.poll_seconds,
+            waiter_max_attempts=math.ceil(spark.start_max_seconds / spark.poll_seconds),
             enable_application_ui_links=True,
             **operator,
         )
@@ -107,13 +168,25 @@ class ServerlessJob(EmrServerlessStartJobOperator):
             "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": spark.log_uri}},
         }
         self.config = {"executionTimeoutMinutes": math.ceil(seconds / 60)}
-        self.waiter_max_attempts = _attempts(spark, seconds)
-        return super().execute(context, event)
+        run = super().execute(context, event)
+        assert run is not None
+        attempts = _attempts(spark, seconds)
+        self.defer(
+            trigger=JobRunEnded(
+                {"applicationId": self.application_id, "jobRunId": run},
+                waiter_delay=spark.poll_seconds,
+                waiter_max_attempts=attempts,
+                aws_conn_id=self.aws_conn_id,
+                region_name=self.region_name,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=attempts * spark.poll_seconds) + TRIGGER_SPARE,
+        )
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
         """Go on when the job has ended, or when it is not waited for any longer."""
         assert event is not None
-        run = {"applicationId": self.application_id, "jobRunId": event["job_details"]["job_id"]}
+        run = event["what"]
         if event["status"] == "success":
             return run["jobRunId"]
         emr: Any = self.hook.conn
@@ -125,15 +198,6 @@ class ServerlessJob(EmrServerlessStartJobOperator):
             f"{self.module} ended as {found['state']}: {found.get('stateDetails') or 'EMR gives no reason'} "
             f"({_shown(run)}). Its log is the link 'S3 Logs' of this task: SPARK_DRIVER/stderr.gz"
         )
-
-
-class ClusterEnded(EmrCreateJobFlowTrigger):
-    """Waits until a cluster has ended; ends it when somebody stops the task meanwhile."""
-
-    async def on_kill(self) -> None:
-        """End the cluster."""
-        async with await self.hook().get_async_conn() as emr:  # type: ignore[no-untyped-call]
-            await emr.terminate_job_flows(JobFlowIds=[self.waiter_args["ClusterId"]])
 
 
 class ClusterJob(EmrCreateJobFlowOperator):
@@ -181,8 +245,7 @@ class ClusterJob(EmrCreateJobFlowOperator):
         attempts = _attempts(spark, seconds)
         self.defer(
             trigger=ClusterEnded(
-                job_flow_id=cluster,
-                waiter_name="job_flow_terminated",
+                {"ClusterId": cluster},
                 waiter_delay=spark.poll_seconds,
                 waiter_max_attempts=attempts,
                 aws_conn_id=self.aws_conn_id,
@@ -198,7 +261,7 @@ class ClusterJob(EmrCreateJobFlowOperator):
         A cluster that somebody ended by hand looks like one that has done its work; only its step tells.
         """
         assert event is not None
-        cluster = str(event["job_flow_id"])
+        cluster = event["what"]["ClusterId"]
         emr: Any = self.hook.conn
         step = emr.list_steps(ClusterId=cluster)["Steps"][0]["Status"]
         if event["status"] == "success" and step["State"] == "COMPLETED":
@@ -274,20 +337,20 @@ class ClusterJob(EmrCreateJobFlowOperator):
 def _submit(settings: Settings, driver_environment: str) -> Submit:
     """How our package is given to Spark; `driver_environment` begins the names of the driver's variables.
 
-    Raises ConfigurationError when the package of this code was not uploaded.
+    Raises ConfigurationError when the package of this code was not uploaded, or when the settings hold keys.
     """
     # The client of S3 takes its time to import, and the DAG processor imports none of this module's tasks.
     from telemetry_lake.object_store import ObjectStore
     from telemetry_lake.spark_package import missing_artifacts, package_of
 
+    interpreter = f"./{ENVIRONMENT}/bin/python"
+    variables = {**variables_for_jobs(settings), "PYSPARK_PYTHON": interpreter}
     package = package_of(settings)
     bucket = settings.s3.lake_bucket
     if missing := missing_artifacts(ObjectStore(settings.s3), bucket, package):
         raise ConfigurationError(
             f"s3://{bucket}/{missing[0].key} is not there: run `make emr-package` in this clone"
         )
-    interpreter = f"./{ENVIRONMENT}/bin/python"
-    variables = {**variables_for_jobs(settings), "PYSPARK_PYTHON": interpreter}
     return Submit(
         entry_point=f"s3://{bucket}/{package.entry_point.key}",
         options={
