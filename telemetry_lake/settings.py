@@ -200,7 +200,7 @@ class SourceSettings(_Group):
     )
     """A regular expression with the groups year, month and day, searched in a file's path below the root."""
     record_max_bytes: PositiveInt = 16 * MIB
-    """The largest record, decompressed; above `document_max_bytes`, which makes rejected rows."""
+    """The largest id and document, decompressed: above `document_max_bytes`, which makes rejected rows."""
     block_max_bytes: PositiveInt = 256 * MIB
     """The largest block of a block-compressed SequenceFile, decompressed: one is held in memory."""
     file_checksums: bool = True

@@ -175,7 +175,7 @@ class _Segments:
             except DataTooLarge:
                 yield self._too_large(start, f"a record of {size} bytes becomes larger")
             else:
-                yield SourceRecord(document_id, content, start, 0)
+                yield self._within_limit(SourceRecord(document_id, content, start, 0))
 
     def _value(self, buffer: bytes, start: int, end: int) -> bytes:
         header = self._header
@@ -260,11 +260,7 @@ class _Segments:
         for index, (key_length, value_length) in enumerate(zip(key_lengths, value_lengths, strict=True)):
             document_id = _take_text(keys, key_at, key_at + key_length)
             content = take_value(values, value_at, value_at + value_length)
-            size = key_length + value_length
-            if size > self._record_max_bytes + _FRAME_MAX_BYTES:
-                found.append(self._too_large(start, f"record {index} of this block has {size} bytes"))
-            else:
-                found.append(SourceRecord(document_id, content, start, index))
+            found.append(self._within_limit(SourceRecord(document_id, content, start, index)))
             key_at += key_length
             value_at += value_length
         return found
@@ -288,6 +284,12 @@ class _Segments:
         return self._header.decompress(self._window.take(size), max_bytes)
 
     # --- Problems that stop nothing ----------------------------------------------------------------
+
+    def _within_limit(self, record: SourceRecord) -> SourceRecord | SourceProblem:
+        size = len(record.document_id) + len(record.content)
+        if size <= self._record_max_bytes:
+            return record
+        return self._too_large(record.offset, f"record {record.index} here has {size} bytes")
 
     def _too_large(self, offset: int, what: str) -> SourceProblem:
         message = f"{what}, the limit is {self._record_max_bytes}; it is left out"

@@ -17,12 +17,10 @@ from isal import igzip_lib
 
 from telemetry_lake.backfill.source_record import ProblemKind, SourceDamage, SourceProblem, SourceRecord
 from telemetry_lake.backfill.storage import CHUNK_BYTES, Window
-from telemetry_lake.settings import KIB, MIB, SourceSettings
+from telemetry_lake.settings import MIB, SourceSettings
 
 XZ_MEMORY_MAX_BYTES: Final = 192 * MIB
 """What `xz -9` needs is 65 MiB; a larger dictionary is refused."""
-DOCUMENT_ID_MAX_BYTES: Final = 4 * KIB
-"""Allowed on top of `record_max_bytes`, which is about the document."""
 _LINE_FEED: Final = b"\n"
 _TAB: Final = b"\t"
 
@@ -86,7 +84,7 @@ def text_records(
     except SourceDamage as damage:
         yield damage.problem(path)
         return
-    line_max_bytes = limits.record_max_bytes + DOCUMENT_ID_MAX_BYTES
+    line_max_bytes = limits.record_max_bytes + len(_TAB)
     if compression is None:
         window = head if start == 0 else open_window(start - 1, end)
         lines = _plain_lines(window, start, end, line_max_bytes)
@@ -124,15 +122,14 @@ def _compression(window: Window, path: str) -> Callable[[], Decompressor] | None
     if unreadable or suffix in _UNREADABLE_SUFFIXES:
         message = f"the file is {(unreadable or [suffix])[0]}; text is read plain or as gzip, bzip2 or xz"
         raise SourceDamage(ProblemKind.UNREADABLE_CODEC, 0, message)
-    for magic, (usual_suffix, open_stream) in _COMPRESSIONS.items():
-        if window.buffer.startswith(magic):
-            return open_stream
-        if suffix == usual_suffix:
-            if magic.startswith(window.buffer[: len(magic)]):
-                raise SourceDamage(ProblemKind.TRUNCATED, 0, f"the file ends inside the header of a {suffix}")
-            message = f"the name ends in {suffix}, and the file begins with {window.buffer[:8].hex(' ')}"
-            raise SourceDamage(ProblemKind.BAD_HEADER, 0, message)
-    return None
+    found = [one for magic, one in _COMPRESSIONS.items() if window.buffer.startswith(magic)]
+    promised = [(magic, one) for magic, one in _COMPRESSIONS.items() if one[0] == suffix]
+    if promised and promised[0][1] not in found:
+        if promised[0][0].startswith(window.buffer):
+            raise SourceDamage(ProblemKind.TRUNCATED, 0, f"the file ends inside the header of a {suffix}")
+        message = f"the name ends in {suffix}, and the file begins with {window.buffer[:8].hex(' ')}"
+        raise SourceDamage(ProblemKind.BAD_HEADER, 0, message)
+    return found[0][1] if found else None
 
 
 def _plain_lines(window: Window, start: int, end: int, line_max_bytes: int) -> Iterator[_Line | SourceDamage]:
