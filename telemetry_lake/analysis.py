@@ -71,8 +71,8 @@ def pings(
 
     Only what is asked for is read: `dates` (submission dates, UTC) and `document_type` leave whole partitions
     out, `channel` (values of app_update_channel) leaves out parts of the files, which are sorted by it, and
-    Spark reads only the columns that are used afterwards. `sample` takes that many percent of the clients (1
-    to 100), all pings of each: the same clients every day, and none of the pings without a client id.
+    Spark reads only the columns that are used afterwards. `sample` takes that many percent of the clients,
+    all pings of each: the same clients every day, and below 100 none of the pings without a client id.
     `table` is `stable`, where each document id occurs once, or `live`, which is minutes fresh.
 
     Raises ValueError and TypeError, which say which argument is wrong and what is possible.
@@ -94,7 +94,7 @@ def pings(
     )
     if channels is not None:
         chosen = chosen.where(col(APP_UPDATE_CHANNEL).isin(channels))
-    if sample is not None:
+    if sample is not None and sample < SAMPLES_COUNT:
         chosen = chosen.where(col(SAMPLE_ID) < sample)
     return chosen
 

@@ -95,7 +95,8 @@ def test_pings_are_chosen_by_type_date_channel_and_sample(spark: SparkSession, c
     assert read(spark, document_type="main", dates=(SUNDAY, "2026-11-23"), channel="release") == ["a", "d"]
     assert read(spark, document_type="main", dates=BOTH, channel=("beta", "nightly")) == ["b", "e"]
     assert read(spark, document_type=["main", "crash"], dates=BOTH, sample=42) == ["a", "b"]
-    assert read(spark, document_type="main", dates=BOTH, sample=100) == ["a", "b", "e"]
+    assert read(spark, document_type="main", dates=BOTH, sample=100) == ["a", "b", "d", "e"]
+    assert read(spark, document_type="main", dates=BOTH, sample=99) == ["a", "b"]
     assert read(spark, document_type="main", dates=BOTH, table="live") == ["a"]
 
 

@@ -1,18 +1,29 @@
 """The ported scripts give what is written down by hand: in the plain engine, and through Spark."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
 
+from jobs.mapreduce import Run, Table, run_script
 from telemetry_lake import columns
+from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.convert import Converter, restore_document
 from telemetry_lake.convert.histograms import SUM_FIELDS, dense_counts
+from telemetry_lake.mapreduce.records import OutputFormat
+from telemetry_lake.mapreduce.row_filter import RowFilter, load_filter
 from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.settings import PROJECT_ROOT
-from tests.convert.ping_builders import Row, convert, rows_of, settings
+from telemetry_lake.settings import PROJECT_ROOT, Settings
+from telemetry_lake.tables import table_definition
+from tests.convert.ping_builders import Row, convert, rows_of
+from tests.convert.ping_builders import settings as conversion_settings
 from tests.examples.script_cases import CASES, Case, submission_date
 from tests.mapreduce import reference
+from tests.stack_fixture import Lake
 
 SCRIPTS = PROJECT_ROOT / "jobs" / "examples"
 FILTERS = SCRIPTS / "filters"
@@ -21,15 +32,14 @@ NUMBERED = [pytest.param(day, case, id=case.script) for day, case in enumerate(C
 
 @pytest.fixture(scope="module")
 def converter() -> Converter:
-    return Converter(settings())
+    return Converter(conversion_settings())
 
 
-def converted(converter: Converter, day: int, case: Case, *, kept_out: bool = False) -> list[Row]:
+def converted(converter: Converter, day: int, case: Case) -> list[Row]:
     """The rows of a case's pings, in the order they were sent; every one of them has to become a row."""
-    sent = [*case.sent, *(case.kept_out if kept_out else ())]
-    live, rejected = rows_of(convert([one.raw(day) for one in sent], converter))
+    live, rejected = rows_of(convert([one.raw(day) for one in case.sent], converter))
     assert [row["error_message"] for row in rejected] == []
-    assert len(live) == len(sent)
+    assert len(live) == len(case.sent)
     return live
 
 
@@ -64,6 +74,49 @@ def test_a_script_gives_what_is_written_down(day: int, case: Case, converter: Co
         for row in converted(converter, day, case)
     ]
     assert reference.run(script, rows) == expected(day, case)
+
+
+@pytest.fixture(scope="module")
+def filled(new_lake: Callable[[], Lake], converter: Converter) -> Settings:
+    """A lake with the pings of all cases, and those that the filters keep out."""
+    settings = new_lake().settings
+    catalog = load_lake_catalog(settings)
+    create_tables(catalog)
+    for name in ("stable", "live"):
+        raw = [
+            one.raw(day)
+            for day, case in enumerate(CASES)
+            if case.table == name
+            for one in (*case.sent, *case.kept_out)
+        ]
+        rows = pa.concat_tables(conversion.pings for conversion in convert(raw, converter))
+        assert rows.num_rows == len(raw)
+        catalog.load_table(f"{name}.pings").append(rows)
+    return settings
+
+
+@pytest.mark.parametrize("day, case", NUMBERED)
+def test_spark_gives_the_same_and_filters_keep_other_pings_out(
+    day: int, case: Case, filled: Settings, spark: SparkSession, tmp_path: Path
+):
+    table = Table(case.table)
+    rules = (
+        load_filter(FILTERS / f"{case.script}.json", table_definition(table.table_name))
+        if case.kept_out
+        else ()
+    )
+    run = Run(
+        script=load_script(SCRIPTS / f"{case.script}.py"),
+        table=table,
+        row_filter=RowFilter(rules, submission_date(day), submission_date(day)),
+        output=str(tmp_path / "output"),
+        output_format=OutputFormat.TEXT,
+        num_reducers=None,
+        max_failures=0,
+    )
+    summary = run_script(spark, filled, run)
+    assert (tmp_path / "output").read_text() == expected(day, case)
+    assert summary.records == len(case.sent)
 
 
 def test_every_script_has_a_case_and_every_filter_a_script():
