@@ -103,6 +103,10 @@ bench-ingest: install ## Measure one ingest worker against a handler that stores
 bench-pipeline: install ## Measure a whole stack under 732 pings/s: backlog, freshness, processor time (10 minutes and more)
 	@$(PYTHON) -m benchmarks.pipeline $(ARGUMENTS)
 
+.PHONY: bench-mapreduce
+bench-mapreduce: install ## Measure map-reduce scripts over 20,000 pings of 72 KB and 5,000,000 rows of dimensions (10 minutes)
+	@$(PYTHON) -m benchmarks.mapreduce $(ARGUMENTS)
+
 .PHONY: chaos
 chaos: install ## Kill processes of a whole stack while a fleet posts; is a ping lost or doubled? ARGUMENTS="--minutes 60"
 	@$(PYTHON) -m benchmarks.chaos $(ARGUMENTS)

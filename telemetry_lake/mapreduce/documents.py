@@ -8,7 +8,6 @@ looked at (`lazy_dict`).
 """
 
 import json
-from collections import UserString
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, wraps
 from itertools import pairwise
@@ -64,7 +63,7 @@ class Documents:
     called once, when the first histogram is looked at.
     """
 
-    def __init__(self, batch: pa.RecordBatch, histograms: Callable[[], "pa.ListArray[Any]"]) -> None:
+    def __init__(self, batch: pa.RecordBatch, histograms: Callable[[], Any]) -> None:
         self._texts = batch.column(columns.DOCUMENT)
         self._lifted: Sequence[str] = python_values(batch.column(columns.LIFTED))
         self._batch = batch
@@ -106,24 +105,43 @@ class Documents:
         return values
 
 
-class LazyText(UserString):
+class LazyText:
     """A `value` whose text nobody has asked for yet.
 
     `map` gets it only where its source shows that it goes nowhere but to `json.loads`
-    (`telemetry_lake.mapreduce.value_use`). Should it go elsewhere all the same, it is the exact text.
+    (`telemetry_lake.mapreduce.value_use`). Should it go elsewhere all the same, it does what the text does.
     """
+
+    __slots__ = ("_documents", "_row")
 
     def __init__(self, documents: Documents, row: int) -> None:
         self._documents, self._row = documents, row
 
-    @property
-    def data(self) -> str:  # type: ignore[override]
-        """The text."""
+    def __str__(self) -> str:
         return self._documents.text(self._row)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(str(self), name)
 
     def parsed(self) -> Json:
         """What `json.loads` would make of the text."""
         return self._documents.parsed(self._row)
+
+
+def _of_text(name: str) -> Callable[..., Any]:
+    of_str: Callable[..., Any] = getattr(str, name)
+
+    def method(self: LazyText, *arguments: Any) -> Any:
+        return of_str(str(self), *(str(one) if type(one) is LazyText else one for one in arguments))
+
+    return method
+
+
+for _name in (
+    *("__add__", "__contains__", "__eq__", "__format__", "__ge__", "__getitem__", "__gt__", "__hash__"),
+    *("__iter__", "__le__", "__len__", "__lt__", "__mod__", "__mul__", "__ne__", "__repr__", "__rmul__"),
+):
+    setattr(LazyText, _name, _of_text(_name))
 
 
 def lazy_loads(loads: Callable[..., Any]) -> Callable[..., Any]:

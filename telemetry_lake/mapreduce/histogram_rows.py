@@ -82,6 +82,30 @@ class HistogramRows:
             dense.append(said if said is not None else int(value) if value.is_integer() else value)
         return dense
 
+    def all_compact(self, row: int) -> Json:
+        """All plain histograms of the parent process of one ping, as `compact` gives each, but faster."""
+        first, last = int(self._first[row]), int(self._first[row + 1])
+        chosen = self._in_container(slice(first, last), PLAIN, PARENT_PROCESS).tolist()
+        names = self._name_codes[first:last].tolist()
+        ranges = zip(*(part[first:last].tolist() for part in self._ranges), strict=True)
+        ends = self._buckets_first[first : last + 1].tolist()
+        buckets = self._buckets[ends[0] : ends[-1]].tolist()
+        counts = self._counts[ends[0] : ends[-1]].tolist()
+        sums = zip(*(_numbers(sums[first:last]) for sums in self._sums), strict=True)
+        found: Json = {}
+        start = 0
+        for is_chosen, name, of, end, five in zip(chosen, names, ranges, ends[1:], sums, strict=True):
+            end -= ends[0]  # noqa: PLW2901
+            if is_chosen:
+                positions = _positions(*of)
+                dense: list[int | float] = [0] * len(positions)
+                for bucket, count in zip(buckets[start:end], counts[start:end], strict=True):
+                    dense[positions[bucket]] = count
+                dense += five
+                found[self._names[name]] = dense
+            start = end
+        return found
+
     def as_sent(self, number: int, leftover: object) -> object:
         """A histogram as the client sent it."""
         kind, low, high, bucket_count = (int(part[number]) for part in self._ranges)
@@ -147,6 +171,9 @@ class Container:
 
     def all(self) -> Json:
         """All members at once."""
+        if self._kind == PLAIN and self._process == PARENT_PROCESS:
+            made = self._rows().all_compact(self._row)
+            return {**{name: self.make(name) for name in self._leftover}, **_without(made, self._leftover)}
         by_name = self._in_column()
         return {name: self._made(name, by_name.get(name, [])) for name in self.names()}
 
@@ -173,6 +200,18 @@ def _positions(kind: int, low: int, high: int, bucket_count: int) -> dict[int, i
     """Which place in the dense array each bucket has."""
     bounds = bucket_bounds(BucketRange(HistogramType(kind), low, high, bucket_count))
     return {bound: position for position, bound in enumerate(bounds)}
+
+
+def _without(members: Json, names: Json) -> Json:
+    return {name: member for name, member in members.items() if name not in names} if names else members
+
+
+def _numbers(sums: NDArray[np.float64]) -> list[int | float]:
+    """Sums as numbers of JSON: without a fraction where there is none."""
+    numbers: list[int | float] = sums.tolist()
+    for place in np.flatnonzero(sums == np.floor(sums)).tolist():
+        numbers[place] = int(numbers[place])
+    return numbers
 
 
 def _dictionary(texts: Any) -> tuple[list[str], NDArray[np.int32]]:

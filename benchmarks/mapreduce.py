@@ -1,0 +1,274 @@
+"""How fast map-reduce scripts run over a table, and the same question asked of a DataFrame.
+
+    python -m benchmarks.mapreduce
+
+Makes a lake of its own in a folder: a catalog in a file, `stable.pings` with pings of 72 KB on one day and
+rows of dimensions on others. Then runs each script on this machine as `jobs/mapreduce.py` would and prints
+one table. Rates are per second of the clock, from the plan to the finished output, best of the rounds; the
+start of Spark is told apart. `--lake FOLDER` keeps the lake, and finds it again.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.realistic_pings import DEFINITIONS, FIRST_SUBMISSION, jittered_pings, raw_object_of
+from jobs.mapreduce import Run, run_script
+from jobs.mapreduce import Table as PingTable
+from jobs.spark_session import open_session
+from telemetry_lake.columns import SUBMISSION_DATE
+from telemetry_lake.convert import Converter
+from telemetry_lake.mapreduce.records import OutputFormat
+from telemetry_lake.mapreduce.row_filter import RowFilter
+from telemetry_lake.mapreduce.script import load_script
+from telemetry_lake.raw_object import RawObject
+from telemetry_lake.row_filters import equal_to
+from telemetry_lake.settings import CatalogSettings, ConversionSettings, Settings
+from telemetry_lake.tables import table_definition
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+STABLE_PINGS = "stable.pings"
+DOCUMENTS_DATE = FIRST_SUBMISSION.date()
+DIMENSIONS_DATE = date(2026, 10, 1)
+DIMENSIONS_PER_DAY = 1_000_000
+PINGS_PER_APPEND = 1_000
+TARGETS = {"documents": 10_000, "dimensions": 1_000_000, "aggregates": 3_000}
+COUNTING = """
+    def reduce(key, values, context):
+        context.write(key, sum(values))
+
+    combine = reduce
+"""
+SCRIPTS = {
+    "OS distribution, json.loads(value)": """
+        import json
+        def map(key, dimensions, value, context):
+            context.write(json.loads(value)["info"]["OS"], 1)
+    """,
+    "one histogram of json.loads(value)": """
+        import json
+        def map(key, dimensions, value, context):
+            context.write(dimensions[2], sum(json.loads(value)["histograms"]["CYCLE_COLLECTOR"][:-5]))
+    """,
+    "value as text": """
+        def map(key, dimensions, value, context):
+            context.write(dimensions[2], len(value))
+    """,
+    "OS distribution, fields": """
+        fields = ("os",)
+        def map(key, dimensions, value, context):
+            context.write(value["os"], 1)
+    """,
+    "dimensions only": """
+        def map(key, dimensions, value, context):
+            context.write((dimensions[1], dimensions[2]), 1)
+    """,
+}
+
+
+def main() -> None:
+    """Make the lake, measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pings", type=int, default=20_000, help="pings of 72 KB (default 20000)")
+    parser.add_argument("--rows", type=int, default=5_000_000, help="rows of dimensions (default 5000000)")
+    parser.add_argument("--rounds", type=int, default=2, help="of each measurement (default 2)")
+    parser.add_argument("--lake", type=Path, help="a folder for the lake, which is kept")
+    parser.add_argument("--only", default="", help="only rows whose name contains this")
+    arguments = parser.parse_args()
+    folder = arguments.lake or Path(tempfile.mkdtemp(prefix="bench-mapreduce-"))
+    try:
+        settings = settings_of(folder.resolve())
+        fill(settings, arguments.pings, arguments.rows)
+        measure(settings, folder, arguments.rounds, arguments.only)
+    finally:
+        if arguments.lake is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def settings_of(folder: Path) -> Settings:
+    """Settings of a lake in a folder: files, and a catalog in an SQLite file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    warehouse = (folder / "warehouse").as_uri()
+    catalog = CatalogSettings(
+        name="benchmark",
+        properties={"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": warehouse},
+        spark_properties={
+            "catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog",
+            "uri": f"jdbc:sqlite:file:{folder}/catalog.db",
+            "warehouse": warehouse,
+        },
+    )
+    return Settings(catalog=catalog)
+
+
+def fill(settings: Settings, pings: int, rows: int) -> None:
+    """Append what the table does not have yet."""
+    from telemetry_lake.catalog import create_tables, load_lake_catalog
+
+    catalog = load_lake_catalog(settings)
+    create_tables(catalog)
+    table = catalog.load_table(STABLE_PINGS)
+    start = time.monotonic()
+    have = table.scan(equal_to(SUBMISSION_DATE, DOCUMENTS_DATE.isoformat())).count()
+    made = table.scan().count() - have
+    for part in converted_pings(pings - have, have):
+        table.append(part)
+        show(f"made {part.num_rows:,} pings of 72 KB after {time.monotonic() - start:.0f} s")
+    while made < rows:
+        part = rows_of_dimensions(min(DIMENSIONS_PER_DAY, rows - made), made)
+        table.append(part)
+        made += part.num_rows
+        show(f"made {made:,} rows of dimensions after {time.monotonic() - start:.0f} s")
+
+
+def converted_pings(count: int, seed: int) -> Iterator[pa.Table]:
+    """So many jittered pings as rows, in the table's sort order within each part."""
+    converter = Converter(ConversionSettings(histogram_definitions_directory=DEFINITIONS))
+    for first in range(0, count, PINGS_PER_APPEND):
+        pings = [ping for ping, _ in jittered_pings(min(PINGS_PER_APPEND, count - first), seed + first)]
+        raw = RawObject("raw/v1/2026-11-23/14/benchmark/0.arrows", raw_object_of(pings))
+        rows = pa.concat_tables([conversion.pings for conversion in converter.convert(raw)])
+        yield rows.sort_by([("app_update_channel", "ascending"), ("app_build_id", "ascending")])
+
+
+def rows_of_dimensions(count: int, seed: int) -> pa.Table:
+    """Rows of a day with real-looking dimensions and next to nothing in their documents."""
+    chance = np.random.default_rng(seed)
+    versions = [f"{number}.0" for number in range(100, 146)]
+    builds = [f"2026{month:02}{day:02}120000" for month in range(1, 10) for day in range(1, 29)]
+    day = DIMENSIONS_DATE + timedelta(days=seed // DIMENSIONS_PER_DAY)
+    ids = chance.integers(0, 256, (count, 16), dtype=np.uint8).tobytes().hex()
+    texts = {
+        "document_id": [_uuid(ids[place : place + 32]) for place in range(0, len(ids), 32)],
+        "namespace": "telemetry",
+        "document_type": "main",
+        "document_version": "4",
+        "reason": ["shutdown", "daily", "environment-change"],
+        "app_name": ["Firefox", "Fennec"],
+        "app_update_channel": ["release", "beta", "nightly", "esr"],
+        "app_version": versions,
+        "app_build_id": builds,
+        "normalized_channel": "release",
+        "normalized_os": ["Windows", "Linux", "Mac"],
+        "country": ["DE", "FR", "US", "??"],
+        "document": "{}",
+        "lifted": "{}",
+        "raw_object": "raw/v1/2026-10-01/00/benchmark/0.arrows",
+    }
+    when = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    arrays = []
+    schema = table_definition(STABLE_PINGS).arrow_schema()
+    for field in schema:
+        said: Any = texts.get(field.name)
+        if isinstance(said, list) and len(said) == count:
+            arrays.append(pa.array(said, field.type))
+        elif isinstance(said, list):
+            codes = pa.array(chance.integers(0, len(said), count, dtype=np.int32))
+            arrays.append(pa.DictionaryArray.from_arrays(codes, said).cast(field.type))
+        elif field.name == "sample_id":
+            arrays.append(pa.array(chance.integers(0, 100, count, dtype=np.int32)))
+        else:
+            plain = {"submission_timestamp": when, "submission_date": day}.get(field.name, said)
+            arrays.append(pa.repeat(pa.scalar(plain or _nothing(field), field.type), count))
+    rows = pa.table(arrays, schema=schema)
+    order = ("app_update_channel", "app_build_id", "sample_id")
+    return rows.sort_by([(name, "ascending") for name in order])
+
+
+def _uuid(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _nothing(field: "pa.Field[Any]") -> Any:
+    if field.nullable:
+        return None
+    if pa.types.is_struct(field.type):
+        return {part.name: "" for part in field.type}
+    return [] if pa.types.is_nested(field.type) else 0
+
+
+def measure(settings: Settings, folder: Path, rounds: int, only: str) -> None:
+    """Run everything and print the table."""
+    start = time.monotonic()
+    session = open_session(settings, "benchmark of mapreduce")
+    up = time.monotonic() - start
+    table = Table(title=f"{os.cpu_count()} cores; Spark was up after {up:.1f} s, which is not counted")
+    for heading in ("", "pings", "seconds", "pings/s", "target"):
+        table.add_column(heading, justify="right" if heading else "left")
+    try:
+        for name, question, target in questions(settings, session, folder):
+            if only not in name:
+                continue
+            best, pings = float("inf"), 0
+            for _ in range(rounds):
+                start = time.monotonic()
+                pings = question()
+                best = min(best, time.monotonic() - start)
+            goal = f"{TARGETS[target]:,}" if target else ""
+            table.add_row(name, f"{pings:,}", f"{best:.2f}", f"{pings / best:,.0f}", goal)
+            show(f"{name}: {pings / best:,.0f} pings/s")
+    finally:
+        session.stop()
+    Console(width=110).print(table)
+
+
+def questions(
+    settings: Settings, session: "SparkSession", folder: Path
+) -> Iterator[tuple[str, Callable[[], int], str | None]]:
+    """What is measured: its name, what runs it and says how many pings it looked at, and its target."""
+    documents = RowFilter(first_date=DOCUMENTS_DATE, last_date=DOCUMENTS_DATE)
+    dimensions = RowFilter(last_date=DOCUMENTS_DATE - timedelta(days=1))
+    for number, (name, text) in enumerate(SCRIPTS.items()):
+        file = folder / f"script_{number}.py"
+        file.write_text(textwrap.dedent(text) + textwrap.dedent(COUNTING))
+        rows, target = documents, "documents" if "json" in name else None
+        if name == "dimensions only":
+            rows, target = dimensions, "dimensions"
+
+        def run(file: Path = file, rows: RowFilter = rows) -> int:
+            one = Run(
+                load_script(file), PingTable.STABLE, rows, str(folder / "output"), OutputFormat.TEXT, None, 0
+            )
+            return run_script(session, settings, one).records
+
+        yield name, run, target
+
+    def by_os() -> int:
+        counts = (
+            session.table(STABLE_PINGS).where(f"submission_date = '{DOCUMENTS_DATE}'").groupBy("os").count()
+        )
+        return sum(row["count"] for row in counts.collect())
+
+    def by_dimensions() -> int:
+        rows = session.table(STABLE_PINGS).where(f"submission_date < '{DOCUMENTS_DATE}'")
+        counts = rows.groupBy("app_name", "app_update_channel").count()
+        return sum(row["count"] for row in counts.collect())
+
+    yield "OS distribution, DataFrame", by_os, None
+    yield "dimensions only, DataFrame", by_dimensions, None
+
+
+def show(line: str) -> None:
+    """Tell how far it is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
