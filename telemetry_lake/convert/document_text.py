@@ -1,7 +1,7 @@
 """JSON text to Python values and back without changing what it says.
 
-orjson reads an integer of more than 64 bits as a float. Where a text has digits enough for that, the
-standard library reads it instead, which keeps every digit.
+orjson reads an integer of more than 64 bits as a float. Where a text has digits enough for that, and where
+a number may begin, the standard library reads it instead, which keeps every digit.
 """
 
 import json
@@ -15,6 +15,8 @@ from telemetry_lake.failures import ErrorType, PingRejected, Stage
 _MANY_DIGITS: Final = b"0" * 19
 _ALL_DIGITS_ZERO: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 """Looking for one text in another is ten times as fast as a regular expression for it."""
+_BEFORE_A_NUMBER: Final = frozenset({b"", b"[", b",", b":", b"-", b" ", b"\t", b"\n", b"\r"})
+"""Or before the digits of one."""
 
 
 def parse_document(text: bytes) -> Json:
@@ -37,7 +39,21 @@ def parse_document(text: bytes) -> Json:
 def parse_json(text: bytes) -> object:
     """Any JSON value; raises ValueError, or RecursionError when it is nested too deep."""
     value = orjson.loads(text)
-    return json.loads(text) if _MANY_DIGITS in text.translate(_ALL_DIGITS_ZERO) else value
+    return json.loads(text) if _may_have_large_integer(text) else value
+
+
+def _may_have_large_integer(text: bytes) -> bool:
+    """Whether there are digits enough for one where a number may begin.
+
+    Most that have as many are fractions of small numbers, or in revisions and other names.
+    """
+    digits = text.translate(_ALL_DIGITS_ZERO)
+    start = digits.find(_MANY_DIGITS)
+    while start >= 0:
+        if text[max(start - 1, 0) : start] in _BEFORE_A_NUMBER:
+            return True
+        start = digits.find(_MANY_DIGITS, digits.find(b" ", start))
+    return False
 
 
 _NAMES: Final = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false"}
