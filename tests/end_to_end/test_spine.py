@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from benchmarks.chaos import EVERY_KIND, chaos
@@ -24,6 +25,7 @@ from benchmarks.local_lake import LocalLake, running_fleet, wait_for
 from benchmarks.proof_check import wait_for_verdict
 from client_fleet.pings import Pings, Shares
 from client_fleet.proof import read_proof
+from local_stack.airflow import ADMIN
 from telemetry_lake import columns
 from telemetry_lake.convert import restore_document
 from telemetry_lake.failures import ErrorType
@@ -174,6 +176,22 @@ def test_pings_of_real_clients_become_rows(stack, tmp_path):
     _assert_firefox(firefox, rows[firefox.document_id])
     rejected = _all_rows(stack, "live.rejected_pings", readme_garbage)
     assert {row[columns.ERROR_TYPE] for row in rejected.values()} == {ErrorType.INVALID_JSON}
+    _assert_audits_can_be_read(stack)
+
+
+def _assert_audits_can_be_read(stack: LocalLake) -> None:
+    """In Airflow's user interface, by whoever is logged in and by nobody else."""
+    airflow = stack.plan.airflow_url
+    assert httpx.get(f"{airflow}/audits/").status_code == 401
+    login = {"username": ADMIN, "password": stack.plan.airflow_password_file.read_text().strip()}
+    token = httpx.post(f"{airflow}/auth/token", json=login).raise_for_status().json()["access_token"]
+    with httpx.Client(base_url=airflow, headers={"Authorization": f"Bearer {token}"}) as client:
+        day = client.get("/audits/").raise_for_status().text
+        batch = re.search(r'href="([0-9a-f]{32})"', day)
+        assert batch is not None
+        assert "The batch may be published." in client.get(f"/audits/{batch[1]}").raise_for_status().text
+        assert client.get(f"/audits/{'0' * 32}").status_code == 404
+        assert client.get("/audits/no-batch").status_code == 422
 
 
 def _assert_glean(glean: list[Sent], rows: dict[str, dict[str, Any]]) -> None:
