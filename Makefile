@@ -91,6 +91,10 @@ types: install ## Check types (mypy, strict)
 imports: install ## Check who imports whom (import-linter)
 	.venv/bin/lint-imports
 
+.PHONY: bench-backfill
+bench-backfill: install ## Measure the backfill: reading alone, copying, proving, and what a day of history takes (5 minutes)
+	@$(PYTHON) -m benchmarks.backfill $(ARGUMENTS)
+
 .PHONY: bench-convert
 bench-convert: install ## Measure conversion on one core: pings/s of each step, bytes stored per ping, peak memory (4 minutes)
 	@$(PYTHON) -m benchmarks.convert $(ARGUMENTS)

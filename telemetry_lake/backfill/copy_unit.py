@@ -37,6 +37,7 @@ from telemetry_lake.backfill.tally import (
     Tally,
 )
 from telemetry_lake.convert import Conversion, Converter, Origin, Received
+from telemetry_lake.convert.arrays import Array, of_bytes, of_integers, of_texts
 from telemetry_lake.convert.decompress import decompress_document
 from telemetry_lake.convert.document_text import parse_json
 from telemetry_lake.convert.stage import StagedFiles, StagingFolder, stage_raw_objects
@@ -361,20 +362,21 @@ def _add_up(
 def _index(records: _Records, rejected: Mapping[tuple[str, int], str]) -> bytes:
     was_rejected = [place in rejected for place in _places(records)]
     hashes = zip(was_rejected, records.hashes_of_bytes, records.hashes_of_value, strict=True)
-    table = pa.table(
-        {
-            "raw_object": records.raw_objects,
-            "position": records.positions,
-            "submission_date": records.days,
-            "document_id": records.document_ids,
-            "content": [of_bytes if refused else of_value for refused, of_bytes, of_value in hashes],
-            "rejected": was_rejected,
-            "path": records.paths,
-            "offset": records.offsets,
-            "number": records.numbers,
-        },
-        schema=INDEX_SCHEMA,
-    )
+    contents = [as_bytes if refused else as_value or b"" for refused, as_bytes, as_value in hashes]
+    epoch = date(1970, 1, 1).toordinal()
+    days = of_integers([day.toordinal() - epoch for day in records.days], pa.int32())
+    arrays: dict[str, Array] = {
+        "raw_object": of_texts(records.raw_objects),
+        "position": of_integers(records.positions, pa.int64()),
+        "submission_date": days.view(pa.date32()),
+        "document_id": of_bytes(records.document_ids),
+        "content": of_bytes(contents),
+        "rejected": of_integers(was_rejected, pa.int8()).cast(pa.bool_()),
+        "path": of_texts(records.paths),
+        "offset": of_integers(records.offsets, pa.int64()),
+        "number": of_integers(records.numbers, pa.int32()),
+    }
+    table = pa.Table.from_arrays([arrays[name] for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA)
     sink = pa.BufferOutputStream()
     repeated: Any = ["raw_object", "submission_date", "path"]  # the stub of the argument knows bool only
     pq.write_table(table, sink, compression="zstd", use_dictionary=repeated)

@@ -16,6 +16,7 @@ import pytest
 from telemetry_lake.backfill.check_unit import UnitChecker
 from telemetry_lake.backfill.copy_unit import UnitCopier
 from telemetry_lake.backfill.journal import Decision, Journal
+from telemetry_lake.backfill.on_executors import copy_units
 from telemetry_lake.backfill.plan import DatePlan, Manifest, Selection, plan_dates
 from telemetry_lake.backfill.publish_date import DatePublisher
 from telemetry_lake.backfill.tally import Tally
@@ -172,6 +173,28 @@ def test_two_copies_of_a_unit_count_once(lake, tmp_path):
     for thread in threads:
         thread.join(WORKER_DEADLINE_SECONDS)
     assert tallies[0] == tallies[1] == backfill.tallies()[0]
+    whole_way(backfill.settings, backfill.selection, backfill.plan, None)
+    backfill.assert_each_once()
+
+
+def test_a_unit_whose_tally_has_no_answer_fails_alone_and_counts_once(lake, tmp_path):
+    create_tables(load_lake_catalog(lake.settings))
+    backfill = SmallBackfill(lake.settings, tmp_path, unit_max_bytes=2_500)
+    first, *others = backfill.plan.units
+    assert others
+    endpoint = backfill.settings.s3.endpoint_url
+    assert endpoint is not None
+
+    def lose(request: str) -> bool:
+        return not (request.startswith("PUT") and f"/tallies/{first.name}" in request)
+
+    with lossy_proxy(endpoint, lose) as url:
+        s3 = backfill.settings.s3.model_copy(update={"endpoint_url": url, "max_attempts": 1})
+        proxied = backfill.settings.model_copy(update={"s3": s3})
+        failed = list(copy_units(proxied, backfill.id, backfill.selection.archive, None, backfill.plan.units))
+    assert [unit.unit for unit in failed] == [first.name]
+    assert "RetriableError" in failed[0].error
+    assert {unit.name for unit in others} < backfill.journal.finished_units(backfill.id)
     whole_way(backfill.settings, backfill.selection, backfill.plan, None)
     backfill.assert_each_once()
 
