@@ -18,6 +18,9 @@ key                                                      bucket       what
 ``replays/<replay id>/selection.json``                   lake bucket  which rejected pings are sent again
 ``replays/<replay id>/pings.arrows``                     lake bucket  their raw object, while it waits
 ``artifacts/<sha256>/<name>``                            lake bucket  what EMR runs (`spark_package`)
+``analyses/runs/<run>/<name>``                           lake bucket  script, filter and output of a run
+``analyses/scheduled/<name>/analysis.json``              lake bucket  an analysis that is repeated
+``analyses/scheduled/<name>/started/<last date>.json``   lake bucket  it was started for these dates
 =======================================================  ===========  ========================================
 
 Date and hour are those of the first ping of the raw object, in UTC. No object under `raw/` or
@@ -43,6 +46,8 @@ BACKFILL_DATES_PREFIX: Final = "backfill-dates/"
 HISTORIC_PREFIX: Final = "historic/"
 """Starts what the column `raw_object` says of a document of the historic archive."""
 ARTIFACT_PREFIX: Final = "artifacts/"
+ANALYSIS_RUN_PREFIX: Final = "analyses/runs/"
+SCHEDULED_PREFIX: Final = "analyses/scheduled/"
 
 NAME_MAX_LENGTH: Final = 128
 """The longest node name or segment id, in characters; S3 keys hold 1,024 bytes in all."""
@@ -53,6 +58,7 @@ _RAW_KEY: Final = re.compile(
 )
 _BATCH_ID: Final = re.compile(r"[0-9a-f]{32}")
 _AUDITED_FORMAT: Final = "%Y-%m-%d/%H%M%S.%f"
+_NAME_ONLY: Final = re.compile(_NAME)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -318,3 +324,29 @@ def historic_rows_prefix(backfill: str) -> str:
 def historic_raw_object(backfill: str, path: str, start: int) -> str:
     """What `raw_object` says of the records of a historic file that were read together, from `start` on."""
     return f"{historic_rows_prefix(backfill)}{path}@{start}"
+
+
+def analysis_run_key(run: str, name: str) -> str:
+    """The key of a file of one run of an analysis; `run` is the id that Airflow gave it, whatever is in it.
+
+    The id is readable in the key as far as characters allow; 64 bits of its SHA-256 keep two apart.
+    """
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", run)[:NAME_MAX_LENGTH]
+    return f"{ANALYSIS_RUN_PREFIX}{readable}-{hashlib.sha256(run.encode()).hexdigest()[:16]}/{name}"
+
+
+def scheduled_analysis_key(name: str) -> str:
+    """The key of the analysis that is repeated under this name; ValueError when it could not be a key."""
+    if _NAME_ONLY.fullmatch(name) is None:
+        raise ValueError(f"not the name of an analysis: {name!r} (expected letters, digits, _ . and -)")
+    return f"{SCHEDULED_PREFIX}{name}/analysis.json"
+
+
+def started_key(name: str, last: date) -> str:
+    """The key of the record that an analysis was started for the dates that end with `last`."""
+    return f"{started_prefix(name)}{last.isoformat()}.json"
+
+
+def started_prefix(name: str) -> str:
+    """What the keys of all records that an analysis was started begin with."""
+    return scheduled_analysis_key(name).removesuffix("analysis.json") + "started/"

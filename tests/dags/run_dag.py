@@ -16,10 +16,11 @@ from telemetry_lake.settings import PROJECT_ROOT
 def main() -> None:
     """Run one DAG after the other: the argument is JSON, a list of pairs of a DAG id and a configuration."""
     upgradedb()
-    bag = DagBag(PROJECT_ROOT / "dags", bundle_name="test")
-    assert not bag.import_errors, bag.import_errors
     runs = []
     for dag_id, conf in json.loads(sys.argv[1]):
+        # A DAG keeps the configuration of its last run as its parameters: each run gets a new one.
+        bag = DagBag(PROJECT_ROOT / "dags", bundle_name="test")
+        assert not bag.import_errors, bag.import_errors
         run = bag.dags[dag_id].test(run_conf=conf)
         states: dict[str, list[str]] = {}
         for task in run.get_task_instances():
