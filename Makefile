@@ -99,6 +99,10 @@ bench-backfill: install ## Measure the backfill: reading alone, copying, proving
 bench-convert: install ## Measure conversion on one core: pings/s of each step, bytes stored per ping, peak memory (4 minutes)
 	@$(PYTHON) -m benchmarks.convert $(ARGUMENTS)
 
+.PHONY: bench-analysis
+bench-analysis: install ## Measure how long analysts wait: SQL, the analysis module, map-reduce scripts (5 minutes)
+	@$(PYTHON) -m benchmarks.analysis $(ARGUMENTS)
+
 .PHONY: bench-ingest
 bench-ingest: install ## Measure one ingest worker against a handler that stores nothing and nginx (wrk; 4 minutes)
 	@$(PYTHON) -m benchmarks.ingest $(ARGUMENTS)

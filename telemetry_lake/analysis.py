@@ -198,22 +198,25 @@ def _bucket_sums(pings: "DataFrame", name: str, by: list[str]) -> "DataFrame":
     without_sum, which add up to those of the group.
     """
     from pyspark.sql.functions import arrays_zip, col, explode, greatest, lit, posexplode_outer, when
-    from pyspark.sql.functions import filter as filter_list
     from pyspark.sql.functions import sum as sum_of
 
     # Numbered, so that a column of the caller's cannot have the name of one of ours.
     groups = [f"group_{number}" for number in range(len(by))]
     # Zipped again from single fields: of a whole struct Spark would read every field, twice as many bytes.
     of_ping = arrays_zip(*(col(f"{HISTOGRAMS}.{part}").alias(part) for part in _FIELDS))
-    of_name = pings.select(
-        *(col(f"`{column}`").alias(group) for column, group in zip(by, groups, strict=True)),
-        explode(filter_list(of_ping, lambda histogram: histogram["name"] == name)).alias("histogram"),
-    ).select(
-        *groups,
-        *(col(f"histogram.{part}").alias(part) for part in (*_NAMED, *_DEFINITION, "sum")),
-        posexplode_outer(
-            arrays_zip(col("histogram.buckets").alias("bucket"), col("histogram.counts").alias("count"))
-        ).alias("position", "filled"),
+    of_name = (
+        pings.select(
+            *(col(f"`{column}`").alias(group) for column, group in zip(by, groups, strict=True)),
+            explode(of_ping).alias("histogram"),
+        )
+        .where(col("histogram.name") == name)
+        .select(
+            *groups,
+            *(col(f"histogram.{part}").alias(part) for part in (*_NAMED, *_DEFINITION, "sum")),
+            posexplode_outer(
+                arrays_zip(col("histogram.buckets").alias("bucket"), col("histogram.counts").alias("count"))
+            ).alias("position", "filled"),
+        )
     )
     # Each histogram is counted at its first bucket, or at the one row that stands for one without any.
     is_first = (col("position") == 0) | col("position").isNull()

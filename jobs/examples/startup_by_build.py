@@ -40,7 +40,7 @@ options.add_argument("--channel", help="an update channel; all without it")
 options.add_argument("--sample", type=int, default=100, help="percent of the clients")
 options.add_argument("--table", default="stable", help="stable (until yesterday) or live (minutes fresh)")
 # The clients of the local stack make up their histograms; Firefox has for example GC_MS.
-options.add_argument("--histogram", default="STARTUP_CACHE_COMPOSITE_MS", help="one that is in milliseconds")
+options.add_argument("--histogram", default="GC_OPEN_MS", help="one that is in milliseconds")
 options.add_argument("--output", default="startup_by_build", help="path of the pictures without suffix")
 chosen = options.parse_args([] if "ipykernel" in sys.modules else None)
 

@@ -18,7 +18,7 @@ from tests.query.sample_rows import sample_rows
 from tests.stack_fixture import Lake
 
 NOTEBOOK = PROJECT_ROOT / "jobs" / "examples" / "startup_by_build.py"
-HISTOGRAM = "STARTUP_CACHE_COMPOSITE_MS"
+HISTOGRAM = "GC_OPEN_MS"
 OLD, NEW = "20261109174512", "20261117203001"
 
 

@@ -1,0 +1,169 @@
+"""How long analysts wait: the queries of sql/examples/, the analysis module and a map-reduce script.
+
+    python -m benchmarks.analysis
+
+Makes a lake of its own in a folder: a catalog in a file, and `stable.pings` with a week of pings of the
+client fleet, Firefox's main pings of 72 KB most of them. Then asks each question on this machine some times
+and prints the quickest: seconds from the question to the whole answer. The start of Spark is told apart.
+`--lake FOLDER` keeps the lake, and finds it again on the same day.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.mapreduce import settings_of
+from benchmarks.realistic_pings import raw_object_of
+from client_fleet.pings import Ping, Pings, Shares
+from jobs.mapreduce import Run, run_script
+from jobs.mapreduce import Table as PingTable
+from jobs.spark_session import open_session
+from telemetry_lake.analysis import pings, sum_histograms
+from telemetry_lake.catalog import create_tables, load_lake_catalog
+from telemetry_lake.convert import Converter
+from telemetry_lake.mapreduce.records import OutputFormat
+from telemetry_lake.mapreduce.row_filter import RowFilter
+from telemetry_lake.mapreduce.script import load_script
+from telemetry_lake.query import open_lake
+from telemetry_lake.raw_object import RawObject, RawPing
+from telemetry_lake.settings import PROJECT_ROOT, Settings
+from telemetry_lake.tables import SQL_DIRECTORY, STABLE_PINGS
+
+DAYS = 7
+CLIENTS = 2_000
+PINGS_PER_RAW_OBJECT = 500
+HISTOGRAM = "GC_OPEN_MS"
+"""One that the fleet sends."""
+SCRIPTS = ("os_distribution", "os_column", "dimensions_only", "slow_sql")
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+WEEK = f"{(TODAY - timedelta(days=DAYS - 1)).date()}..{TODAY.date()}"
+
+Question = Callable[[], int]
+"""Asks, and says how many rows the answer has."""
+
+
+def main() -> None:
+    """Make the lake, measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pings", type=int, default=14_000, help="pings of the week (default 14000)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each question (default 3)")
+    parser.add_argument("--lake", type=Path, help="a folder for the lake, which is kept")
+    arguments = parser.parse_args()
+    folder = arguments.lake or Path(tempfile.mkdtemp(prefix="bench-analysis-"))
+    try:
+        settings = settings_of(folder.resolve())
+        rows = fill(settings, arguments.pings)
+        measure(settings, folder, rows, arguments.rounds)
+    finally:
+        if arguments.lake is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill(settings: Settings, count: int) -> int:
+    """Append the week's pings unless they are there; how many rows the table has."""
+    catalog = load_lake_catalog(settings)
+    create_tables(catalog)
+    table = catalog.load_table(STABLE_PINGS)
+    if not table.scan().count():
+        start = time.monotonic()
+        fleet = Pings(seed=11, clients_count=CLIENTS, shares=Shares(), clock=lambda: TODAY)
+        for days_ago in range(DAYS):
+            table.append(rows_of_day(fleet, TODAY - timedelta(days=days_ago), count // DAYS))
+            Console(stderr=True).print(f"made day {days_ago + 1} of {DAYS}, {time.monotonic() - start:.0f} s")
+    return table.scan().count()
+
+
+def rows_of_day(fleet: Pings, day: datetime, count: int) -> pa.Table:
+    """So many pings of the fleet as rows, received on `day`, in the table's sort order."""
+    converter = Converter(Settings().conversion)
+    parts = []
+    for first in range(0, count, PINGS_PER_RAW_OBJECT):
+        received = [
+            as_received(next(fleet), day + timedelta(seconds=number))
+            for number in range(first, min(first + PINGS_PER_RAW_OBJECT, count))
+        ]
+        key = f"raw/v1/{day:%Y-%m-%d}/00/benchmark/{first}.arrows"
+        conversions = converter.convert(RawObject(key, raw_object_of(received)))
+        parts += [conversion.pings for conversion in conversions]
+    order = ("app_update_channel", "app_build_id", "sample_id")
+    return pa.concat_tables(parts).sort_by([(name, "ascending") for name in order])
+
+
+def as_received(ping: Ping, when: datetime) -> RawPing:
+    """A ping of the fleet as an ingest node stores it."""
+    path, _, query = ping.target.partition("?")
+    return RawPing(
+        when,
+        "POST",
+        path.encode(),
+        query.encode(),
+        "HTTP/1.1",
+        "192.0.2.7",
+        b"incoming.example",
+        (),
+        ping.body(),
+    )
+
+
+def measure(settings: Settings, folder: Path, rows: int, rounds: int) -> None:
+    """Ask everything and print the table."""
+    table = Table(title=f"{rows:,} pings of {DAYS} days; {os.cpu_count()} cores")
+    for heading in ("", "seconds", "rows of the answer"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, ask in questions(settings, folder):
+        best, answered = float("inf"), 0
+        for _ in range(rounds):
+            start = time.monotonic()
+            answered = ask()
+            best = min(best, time.monotonic() - start)
+        table.add_row(name, f"{best:.2f}", f"{answered:,}")
+    Console().print(table)
+
+
+def questions(settings: Settings, folder: Path) -> Iterator[tuple[str, Question]]:
+    """Everything that is asked, by the way it is asked."""
+    with open_lake(settings) as lake:
+        for file in sorted(SQL_DIRECTORY.glob("examples/*.sql")):
+            sql = file.read_text().replace("GC_MS", HISTOGRAM)
+            if f"FROM {STABLE_PINGS}" in sql:
+                yield f"SQL: {file.stem}", lambda sql=sql: len(lake.query(sql).fetchall())
+    start = time.monotonic()
+    spark = open_session(settings, "benchmark of analysis")
+    Console(stderr=True).print(f"Spark was up after {time.monotonic() - start:.1f} s, which is not counted")
+    try:
+        for days, dates in (("a day", str(TODAY.date())), ("a week", WEEK)):
+            chosen = pings(spark, document_type="main", dates=dates)
+            yield f"analysis: rows of {days}", lambda chosen=chosen: chosen.count()
+            yield (
+                f"analysis: one histogram of {days} by channel",
+                lambda chosen=chosen: len(sum_histograms(chosen, HISTOGRAM, by=["normalized_channel"])),
+            )
+        for name in SCRIPTS:
+            script = load_script(PROJECT_ROOT / "jobs" / "examples" / f"{name}.py")
+            run = Run(
+                script,
+                PingTable.STABLE,
+                RowFilter(),
+                str(folder / "output"),
+                OutputFormat.TEXT,
+                num_reducers=None,
+                max_failures=0,
+            )
+            yield f"map-reduce: {name}", lambda run=run: run_script(spark, settings, run).written
+    finally:
+        spark.stop()
+
+
+if __name__ == "__main__":
+    main()
