@@ -14,11 +14,10 @@ Counts the pings of each day by document type, from `live.pings` into `derived.p
 
 from datetime import timedelta
 
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
+from dags.date_form import dates_param
 from dags.spark_job import spark_job
-
-DATE = r"(\d{4}-\d{2}-\d{2}|today|yesterday)"
 
 
 @dag(
@@ -28,15 +27,7 @@ DATE = r"(\d{4}-\d{2}-\d{2}|today|yesterday)"
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
-    params={
-        "dates": Param(
-            "yesterday..today",
-            type="string",
-            pattern=rf"^{DATE}(\.\.{DATE})?$",
-            title="Submission dates (UTC)",
-            description="FIRST..LAST, both included, or one date: YYYY-MM-DD, today or yesterday.",
-        )
-    },
+    params={"dates": dates_param("yesterday..today")},
     doc_md=__doc__,
     tags=["derived", "spark"],
 )

@@ -257,7 +257,9 @@ def main(
             min=0, max=366, help="So many days before DATES are summed again when they were made again."
         ),
     ] = LATE_DAYS,
-    again: Annotated[bool, typer.Option("--again", help="Sum DATES also when they are up to date.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again/--no-again", help="Sum DATES also when they are up to date.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show Spark's own log and whole traces.")] = False,
 ) -> None:
     """Add up the histograms of stable.pings by date, into derived.histogram_aggregates.

@@ -106,7 +106,7 @@ def main(
         ),
     ] = LATE_DAYS,
     again: Annotated[
-        bool, typer.Option("--again", help="Count DATES also when they are up to date.")
+        bool, typer.Option("--again/--no-again", help="Count DATES also when they are up to date.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show Spark's own log and whole traces.")] = False,
 ) -> None:

@@ -43,7 +43,10 @@ _AWAY: Final = (
 """What the causes of a failure say when the catalog or the object store is away."""
 _CONFLICT: Final = (
     "CommitFailedException",
-    "ValidationException: Found conflicting files",
+    "ValidationException: Found conflicting",
+    "ValidationException: Found new conflicting",
+    "ValidationException: Missing required files to delete",
+    "ValidationException: Cannot determine history between",
     "CommitStateUnknownException",
 )
 
@@ -126,6 +129,8 @@ def _local(*, short: bool, debug: bool) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
+        # Python workers find our modules although the program was started as a file, from any folder.
+        "spark.executorEnv.PYTHONPATH": str(PROJECT_ROOT),
         # The bar redraws its line, which only a terminal can show.
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.driver.extraJavaOptions": " ".join(java_options),

@@ -133,7 +133,9 @@ def main(
             min=0, max=366, help="So many days before DATES are made again when late pings came for them."
         ),
     ] = LATE_DAYS,
-    again: Annotated[bool, typer.Option("--again", help="Make DATES also when they are up to date.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again/--no-again", help="Make DATES also when they are up to date.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show Spark's own log and whole traces.")] = False,
 ) -> None:
     """Make stable.pings from live.pings: each document id once, without test pings.

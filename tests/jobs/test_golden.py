@@ -1,7 +1,7 @@
 """Each golden file of sql/: its input, its job, and the rows that must come of it."""
 
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 import yaml
@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from jobs.date_range import DateRange
 from jobs.histogram_aggregates import histogram_aggregates
+from jobs.maintenance import maintain
 from jobs.ping_volumes import ping_volumes
 from jobs.stable_pings import stable_pings
 from telemetry_lake.settings import Settings
@@ -33,10 +34,15 @@ def count_volumes(spark: SparkSession, _settings: Settings, dates: DateRange) ->
     return list(ping_volumes(spark, dates))
 
 
+def keep_house(spark: SparkSession, _settings: Settings, dates: DateRange) -> object:
+    return list(maintain(spark, dates, now=datetime(2026, 11, 24, 3, tzinfo=UTC), tables=["live.pings"]))
+
+
 JOBS: dict[str, Job] = {
     "stable.pings": make_stable,
     "derived.histogram_aggregates": sum_up,
     "derived.made_dates": make_stable,
+    "derived.maintenance_runs": keep_house,
     "derived.ping_volumes": count_volumes,
 }
 

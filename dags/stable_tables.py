@@ -1,0 +1,83 @@
+"""# Stable tables
+
+Makes `stable.pings` from `live.pings`, and from it `derived.histogram_aggregates`.
+
+**When** Every day at 01:30 UTC, for yesterday. Of the 7 days before, those are made again that late pings
+have come for since. For other dates, for example after a backfill, trigger it with a range of dates.
+
+**Again?** Any time, also beside itself: each date is replaced in one commit, and what is up to date is left
+alone. Tick *Make again* to make the chosen dates all the same.
+
+**Look at the result** `make query SQL="FROM derived.made_dates ORDER BY ALL"` says what was made of what,
+and when.
+
+**Red?** The last line of the task's log says what is wrong and what to do. The same by hand:
+`python jobs/stable_pings.py --dates 2026-11-01..2026-11-07` and then `python jobs/histogram_aggregates.py`
+with the same dates. A check that failed (`sql/stable/pings/checks.yaml`) is about rows that are visible
+already; they are replaced when the date is made again.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag
+
+from dags.date_form import dates_param
+from dags.spark_job import spark_job
+
+DATES = ["--dates", "{{ params.dates }}", "--late-days", "{{ params.late_days }}"]
+AGAIN = "{{ '--again' if params.again else '--no-again' }}"
+
+
+@dag(
+    dag_display_name="Stable tables",
+    schedule="30 1 * * *",
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    params={
+        "dates": dates_param("yesterday"),
+        "late_days": Param(
+            7,
+            type="integer",
+            minimum=0,
+            maximum=366,
+            title="Late days",
+            description="So many days before are looked at for late pings.",
+        ),
+        "preceding_days": Param(
+            1,
+            type="integer",
+            minimum=0,
+            maximum=30,
+            title="Window of days",
+            description="How many days before a date are searched for its document ids.",
+        ),
+        "again": Param(
+            False,
+            type="boolean",
+            title="Make again",
+            description="Make the chosen dates also when they are up to date.",
+        ),
+    },
+    doc_md=__doc__,
+    tags=["stable", "derived", "spark"],
+)
+def stable_tables() -> None:
+    """First the pings, then what is made of them."""
+    pings = spark_job(
+        "stable_pings",
+        "jobs.stable_pings",
+        [*DATES, "--preceding-days", "{{ params.preceding_days }}", AGAIN],
+        execution_timeout=timedelta(hours=6),
+    )
+    aggregates = spark_job(
+        "histogram_aggregates",
+        "jobs.histogram_aggregates",
+        [*DATES, AGAIN],
+        execution_timeout=timedelta(hours=6),
+    )
+    pings >> aggregates
+
+
+stable_tables()
