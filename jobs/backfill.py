@@ -22,6 +22,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import typer
+from pydantic import ValidationError
 
 from jobs.command_line import reported_failures
 from jobs.date_range import DateRange
@@ -35,6 +36,7 @@ from telemetry_lake.backfill.plan import (
     PlannedFile,
     Selection,
     Unit,
+    directories_of,
     plan_dates,
 )
 from telemetry_lake.backfill.progress import date_states, progress
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from pyspark import RDD
     from pyspark.sql import DataFrame, SparkSession
 
-    from telemetry_lake.backfill.on_executors import FailedUnit
+    from telemetry_lake.backfill.on_executors import FailedUnit, SettledUnit
     from telemetry_lake.backfill.publish_date import DatePublisher
     from telemetry_lake.backfill.verify import Duplicates, Verification
 
@@ -161,21 +163,15 @@ def verify(session: "SparkSession", backfill: Backfill, dates: DateRange | None)
     manifest = backfill.manifest()
     plans = {reference.date: backfill.journal.plan(reference) for reference in manifest.dates}
     tallies = backfill.read_tallies()
-    listed: dict[date | None, list[PlannedFile]] = {}
-    for found in list_source(backfill.selection.archive.settings(backfill.settings.backfill.source)):
-        if isinstance(found, SourceFile):
-            listed.setdefault(found.date, []).append(PlannedFile.of(found))
+    listed = _listed_again(backfill, plans.values())
     reports = []
     for day in _days(manifest, tallies, dates):
         of_date = plans.get(day) or plans.get(None)
         units = _units_of(of_date, tallies, day)
         copied = [tallies[unit.name] for unit in units if unit.name in tallies]
         with spark_failures():
-            checks = (
-                _dealt(session, copied)
-                .mapPartitions(partial(check_units, backfill.settings, backfill.id, day))
-                .collect()
-            )
+            check = partial(check_units, backfill.settings, backfill.id, day)
+            checks = _dealt(session, copied).mapPartitions(check).collect() if copied else []
             duplicates = count_left_out(session, backfill.settings, day, copied)
         report = verify_date(
             backfill.id,
@@ -268,6 +264,8 @@ def count_left_out(
 
     from telemetry_lake.backfill.verify import Duplicates, LeftOut, LeftOutCount
 
+    if not tallies:
+        return Duplicates(left_out=(), document_ids=0)
     counts = (
         judged_records(session, settings, day, tallies)
         .groupBy("unit", "reason", "rejected")
@@ -289,14 +287,17 @@ def count_left_out(
     )
 
 
-def _settle(session: "SparkSession", backfill: Backfill, number: int, day: date) -> Decision:
-    """What a publication is to consist of: the files of all units, without the records that are left out."""
+def settled_units(
+    session: "SparkSession", backfill: Backfill, day: date, tallies: Sequence[Tally]
+) -> "list[SettledUnit]":
+    """The files of each unit for a date, without the records that are left out."""
     from pyspark.sql.functions import collect_list, struct
 
     from jobs.spark_session import spark_failures
     from telemetry_lake.backfill.on_executors import SettledUnit, settle_units
 
-    tallies = [tally for tally in backfill.read_tallies().values() if day in tally.dates]
+    if not tallies:
+        return []
     with spark_failures():
         judged = judged_records(session, backfill.settings, day, tallies)
         left_out = (
@@ -313,7 +314,13 @@ def _settle(session: "SparkSession", backfill: Backfill, number: int, day: date)
             .mapInArrow(partial(settle_units, backfill.settings, backfill.id, day), "settled string")
             .collect()
         )
-    settled = [SettledUnit.model_validate_json(row[0]) for row in answers]
+    return [SettledUnit.model_validate_json(row[0]) for row in answers]
+
+
+def _settle(session: "SparkSession", backfill: Backfill, number: int, day: date) -> Decision:
+    """What a publication is to consist of."""
+    tallies = [tally for tally in backfill.read_tallies().values() if day in tally.dates]
+    settled = settled_units(session, backfill, day, tallies)
     files = [file for unit in settled for file in unit.files]
     reasons = Counter[str]()
     for unit in settled:
@@ -335,6 +342,18 @@ def _settle(session: "SparkSession", backfill: Backfill, number: int, day: date)
         raw_objects=_raw_objects(backfill, tallies),
         left_out=dict(sorted(reasons.items())),
     )
+
+
+def _listed_again(backfill: Backfill, plans: Iterable[DatePlan]) -> dict[date | None, list[PlannedFile]]:
+    """The files that are now, by date, in the directories that had files when the backfill was planned."""
+    directories = directories_of(file for plan in plans for file in plan.files)
+    source = backfill.selection.archive.settings(backfill.settings.backfill.source)
+    listed: dict[date | None, list[PlannedFile]] = {}
+    if directories:
+        for found in list_source(source.model_copy(update={"directories": directories})):
+            if isinstance(found, SourceFile):
+                listed.setdefault(found.date, []).append(PlannedFile.of(found))
+    return listed
 
 
 def _units(backfill: Backfill, manifest: Manifest) -> Iterator[Unit]:
@@ -602,20 +621,27 @@ def status_command(
 
 
 def _backfill(dates: str, root: str, directories: str, label: str) -> Backfill:
+    undated = dates.strip().lower() == UNDATED
+    chosen = None if undated else _range(dates, "--dates")
     settings = load_settings()
     source = settings.backfill.source
     changes: dict[str, object] = {"root_url": root} if root else {}
     if directories:
         changes["directories"] = tuple(part.strip() for part in directories.split(","))
     if changes:
-        # Through the model, so that its rules hold for what is given here too.
-        source = SourceSettings.model_validate({**source.model_dump(), **changes})
-    archive = Archive.of(source)
-    if dates.strip().lower() == UNDATED:
-        selection = Selection(archive=archive, undated=True, label=label)
-    else:
-        chosen = _range(dates, "--dates")
-        selection = Selection(archive=archive, first=chosen.first, last=chosen.last, label=label)
+        try:
+            # Through the model, so that its rules hold for what is given here too.
+            source = SourceSettings.model_validate({**source.model_dump(), **changes})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise typer.BadParameter(str(first["msg"]), param_hint="--root, --directories") from error
+    selection = Selection(
+        archive=Archive.of(source),
+        first=chosen.first if chosen else None,
+        last=chosen.last if chosen else None,
+        undated=undated,
+        label=label,
+    )
     return Backfill(settings, selection, _journal(settings))
 
 

@@ -253,6 +253,15 @@ def cut_into_units(day: date | None, files: Sequence[PlannedFile], unit_max_byte
         yield Unit(name=f"{day or UNDATED}-{number:06d}", slices=tuple(slices))
 
 
+def directories_of(files: Iterable[PlannedFile]) -> tuple[str, ...]:
+    """The directories that these files are in, without those that are inside another one of them."""
+    kept: list[str] = []
+    for directory in sorted({file.path.rpartition("/")[0] for file in files}):
+        if not any(_is_inside(directory, other) for other in kept):
+            kept.append(directory)
+    return tuple(kept)
+
+
 def _is_inside(directory: str, other: str) -> bool:
     return not other or f"{directory}/".startswith(f"{other}/")
 

@@ -13,10 +13,12 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
+from benchmarks.historic_archive import FORMS, HistoricArchive, write_archive
 from jobs import backfill as job
 from jobs.backfill import Backfill
 from jobs.spark_session import open_session
 from telemetry_lake.backfill.journal import AcceptedLoss, Journal
+from telemetry_lake.backfill.plan import Archive, Selection
 from telemetry_lake.backfill.publish_date import DatePublisher
 from telemetry_lake.backfill.report import report_text
 from telemetry_lake.backfill.verify import Verification
@@ -24,8 +26,9 @@ from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.convert import restore_document
 from telemetry_lake.failures import FatalError, GateFailed
 from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.settings import CatalogSettings, Settings
+from telemetry_lake.settings import CatalogSettings, Settings, SourceSettings
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
+from tests.backfill.hdfs import Hdfs
 from tests.backfill.small_archive import (
     FIRST_DAY,
     SECOND_DAY,
@@ -36,8 +39,11 @@ from tests.backfill.small_archive import (
     rejects,
     unified,
 )
+from tests.convert.ping_builders import DEFINITIONS
 from tests.query.sample_rows import sample_rows
 from tests.stack_fixture import Lake
+
+pytestmark = pytest.mark.slow
 
 THIRD_DAY = date(2014, 3, 3)
 UNIT_BYTES = 3_000
@@ -351,3 +357,72 @@ def test_documents_of_files_without_a_date_go_to_the_dates_they_say(
         first: date(2026, 11, 23),
         second: date(2015, 5, 6),
     }
+
+
+def test_a_real_hdfs_that_loses_a_data_node_and_every_replica_of_a_block(
+    settings: Settings, spark: SparkSession, catalog: Catalog, hdfs: Hdfs, hdfs_directory: str
+):
+    """SequenceFiles that Hadoop wrote: one date arrives whole, of the other what can be read."""
+
+    def generated() -> HistoricArchive:
+        return HistoricArchive(days=2, records_per_day=80, files_per_day=2, real_every=10)
+
+    totals = write_archive(
+        f"{hdfs.default_fs}{hdfs_directory}", FORMS["sequence-bytes-block-gzip"], generated()
+    )
+    whole, damaged = totals.by_date
+    source = SourceSettings(root_url=hdfs.url(hdfs_directory))
+    conversion = settings.conversion.model_copy(update={"histogram_definitions_directory": DEFINITIONS})
+    configured = settings.model_copy(
+        update={
+            "backfill": settings.backfill.model_copy(update={"source": source}),
+            "conversion": conversion,
+        }
+    )
+    selection = Selection(archive=Archive.of(source), first=whole, last=damaged)
+    backfill = Backfill(configured, selection, Journal(ObjectStore(settings.s3), settings.s3.lake_bucket))
+    job.plan(backfill, 30_000)
+    assert sum(reference.units for reference in backfill.manifest().dates) > 4
+
+    path = f"{hdfs_directory}/{damaged:%Y/%m/%d}/part-00001"
+    (of_file,) = (
+        file for file in backfill.journal.plan(backfill.manifest().dates[1]).files if path.endswith(file.path)
+    )
+    hdfs.corrupt_block(path, of_file.bytes // 2, replicas=len(hdfs.data_nodes_of(path)))
+    hdfs.kill_data_node(0)
+    assert job.run(spark, backfill, parallel_units=2) == []
+    reports = {report.day: report for report in job.verify(spark, backfill, None)}
+    assert [report.unexplained for report in reports.values()] == [(), ()]
+    assert reports[whole].losses == {}
+    assert reports[whole].total("records") == totals.by_date[whole]
+    assert set(reports[damaged].losses) == {"unreadable_bytes"}
+    assert 0 < reports[damaged].total("records") < totals.by_date[damaged]
+    assert {problem.path for problem in reports[damaged].problems} == {
+        path.removeprefix(f"{hdfs_directory}/")
+    }
+
+    publisher = job.publisher_of(backfill)
+    job.publish(spark, backfill, publisher, whole)
+    with pytest.raises(GateFailed, match=r"unreadable_bytes \(\d+\)"):
+        job.publish(spark, backfill, publisher, damaged)
+    accept(backfill, damaged, "unreadable_bytes")
+    job.publish(spark, backfill, publisher, damaged)
+
+    written: dict[date, set[str]] = {whole: set(), damaged: set()}
+    for day, found in generated().files():
+        written[date.fromisoformat(day[:10].replace("/", "-"))] |= {name.decode() for name, _ in found}
+    live = rows(catalog, LIVE_PINGS, backfill)
+    rejected = rows(catalog, LIVE_REJECTED_PINGS, backfill)
+    arrived = {
+        day: {
+            row["document_id"] or row["request"]["path"].split("/")[3]
+            for row in live + rejected
+            if row["submission_date"] == day
+        }
+        for day in written
+    }
+    assert arrived[whole] == written[whole]
+    assert arrived[damaged] < written[damaged]
+    assert len(live) + len(rejected) == sum(
+        report.total("converted") + report.total("rejected") for report in reports.values()
+    )

@@ -15,6 +15,7 @@ from telemetry_lake.backfill.plan import (
     PlannedFile,
     Selection,
     cut_into_units,
+    directories_of,
     plan_dates,
 )
 from telemetry_lake.backfill.progress import progress
@@ -101,6 +102,20 @@ def test_the_id_follows_from_what_is_asked_for():
 )
 def test_backfills_that_would_copy_the_same_files_unnoticed_are_found(one, other, overlap):
     assert one.overlaps(other) == other.overlaps(one) == overlap
+
+
+@pytest.mark.parametrize(
+    "paths,directories",
+    [
+        ([], ()),
+        (["a/1", "a/2", "b/1"], ("a", "b")),
+        (["a/b/1", "a/1", "ab/1"], ("a", "ab")),
+        (["1", "a/1"], ("",)),
+    ],
+)
+def test_files_are_looked_for_where_they_were(paths, directories):
+    files = [PlannedFile(path=path, bytes=1, modified_ms=0, checksum=None, date=DAY) for path in paths]
+    assert directories_of(files) == directories
 
 
 def test_without_a_root_it_is_said_what_to_set():
