@@ -1,7 +1,7 @@
 """# Map-reduce
 
 Runs a script over the pings: trigger it and fill in the form. `docs/mapreduce.md` says how a script is
-written, `docs/emr.md` what each field of the form means.
+written, `docs/mapreduce_form.md` what each field of the form means.
 
 **Steps** `prepare` checks the form, the script and the filter, and copies them into the lake bucket; `run` is
 the job; `output` says where its result is, how it begins, and links to it.
