@@ -162,6 +162,9 @@ class _Blocks:
         self._file = tempfile.SpooledTemporaryFile(BLOCKS_IN_MEMORY_BYTES)  # noqa: SIM115 (lives as long as this)
         self._blocks: list[tuple[int, int, int, Layout]] = []
 
+    def __del__(self) -> None:
+        self._file.close()
+
     def __len__(self) -> int:
         return len(self._blocks)
 

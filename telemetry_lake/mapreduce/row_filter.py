@@ -194,9 +194,10 @@ def load_filter(path: Path, table: TableDefinition) -> tuple[FilterRule, ...]:
     try:
         document = FilterDocument.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise FatalError(f"the filter {path} cannot be used: {place or 'it'}: {first['msg']}") from error
+        # Of a value that could have been text, a list or a range, the last complaint is about the range.
+        last = error.errors(include_url=False)[-1]
+        place = ".".join(str(part) for part in last["loc"])
+        raise FatalError(f"the filter {path} cannot be used: {place or 'it'}: {last['msg']}") from error
     possible = [
         column.name
         for column in table.columns

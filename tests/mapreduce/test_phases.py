@@ -1,0 +1,276 @@
+"""Map and reduce side without Spark between them: limits of memory, and what is read of a file."""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.catalog import load_catalog
+from pyiceberg.table import Table
+
+from telemetry_lake.catalog import create_or_update_table
+from telemetry_lake.mapreduce import map_phase, records, reduce_phase, units
+from telemetry_lake.mapreduce.map_phase import MapTask, UnitSummary, columns_read, map_unit
+from telemetry_lake.mapreduce.records import OutputFormat
+from telemetry_lake.mapreduce.reduce_phase import ManyValues, ReduceTask, reduce_rows
+from telemetry_lake.mapreduce.row_filter import FilterRule, RowFilter
+from telemetry_lake.mapreduce.script import load_script
+from telemetry_lake.mapreduce.units import plan_units
+from telemetry_lake.tables import table_definition
+from tests.mapreduce import reference
+from tests.mapreduce.compact_documents import value_of
+from tests.mapreduce.sample_pings import sample_pings
+
+STABLE_PINGS = "stable.pings"
+MANY = """
+import json
+
+def map(key, dimensions, value, context):
+    for number in range(40):
+        context.write(number % 7, (key, number))
+        context.write(dimensions[2], [number, {"x": key}])
+        context.write(("both", number % 2), json.loads(value).get("version"))
+
+def combine(key, values, context):
+    for value in values:
+        context.write(key, value)
+
+def reduce(key, values, context):
+    first = list(values)
+    assert len(values) == len(first) and list(values) == first and values[-1] == first[-1]
+    assert [values[number] for number in range(0, len(values), 50)] == first[::50] == values[::50]
+    for value in values:
+        context.write(key, value)
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """A table of one partition in a local file with several row groups."""
+    folder = tmp_path_factory.mktemp("lake")
+    catalog = load_catalog("here", type="sql", uri=f"sqlite:///{folder}/c.db", warehouse=folder.as_uri())
+    definition = table_definition(STABLE_PINGS)
+    create_or_update_table(catalog, definition)
+    table = catalog.load_table(STABLE_PINGS)
+    with table.transaction() as transaction:
+        transaction.set_properties({"write.parquet.row-group-limit": "8"})
+    rows = sample_pings().filter(pc.field("document_type") == "main")
+    table.append(rows.sort_by([("app_update_channel", "ascending")]))
+    return table
+
+
+def task_of(table: Table, script: Path, row_filter: RowFilter = RowFilter()) -> MapTask:  # noqa: B008
+    loaded = load_script(script)
+    return MapTask(
+        loaded.source,
+        plan_units(table, row_filter).units,
+        columns_read(loaded, table_definition(STABLE_PINGS), row_filter),
+        row_filter,
+        dict(table.io.properties),
+        None if loaded.reduce else OutputFormat.TEXT,
+        0,
+    )
+
+
+def mapped(task: MapTask) -> tuple[list[pa.RecordBatch], UnitSummary]:
+    """What the map side sends, and the sum of its summaries."""
+    sent, summed = [], UnitSummary()
+    for number in range(len(task.units)):
+        for batch in map_unit(task, number):
+            assert batch.schema == map_phase.MAPPED
+            if batch.column("summary").null_count:
+                sent.append(batch)
+            else:
+                summed.add(pickle.loads(batch.column("summary")[0].as_py()))
+    return sent, summed
+
+
+def run(table: Table, script: Path, row_filter: RowFilter = RowFilter()) -> tuple[str, UnitSummary]:  # noqa: B008
+    task = task_of(table, script, row_filter)
+    sent, summed = mapped(task)
+    assert summed.fatal is None
+    assert summed.failures == 0, summed.described
+    if task.output_format is not None:
+        payloads: list[Any] = [payload for batch in sent for payload in batch.column("content").to_pylist()]
+        return b"".join(payloads).decode(), summed
+    in_order = pa.Table.from_batches(sent).sort_by(
+        [(name, "ascending") for name in ("key", "unit", "number")]
+    )
+    output = b""
+    for batch in reduce_rows(ReduceTask(task.source, OutputFormat.TEXT, 0), in_order.to_batches(7)):
+        for row in batch.to_pylist():
+            output += row["content"] or b""
+            if row["summary"] is not None:
+                summary = pickle.loads(row["summary"])
+                assert summary.fatal is None
+                assert summary.failures == 0, summary.described
+    return output.decode(), summed
+
+
+def rows_of(table: Table) -> Iterator[tuple[str, list[str], str]]:
+    for row in table.scan().to_arrow().to_pylist():
+        dimensions = [
+            row[name] for name in ("reason", "app_name", "app_update_channel", "app_version", "app_build_id")
+        ]
+        yield row["document_id"], [*dimensions, row["submission_date"].strftime("%Y%m%d")], value_of(row)
+
+
+@pytest.mark.parametrize("combines", [True, False])
+def test_limits_of_memory_change_nothing(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, combines: bool
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(MANY if combines else MANY.replace("def combine", "def unused"))
+    expected = reference.run(load_script(script), rows_of(table))
+    assert run(table, script)[0] == expected
+    for module, name, limit in (
+        (map_phase, "PENDING_MAX_VALUES", 9),
+        (map_phase, "VALUES_PER_ROW", 2),
+        (map_phase, "SENT_ROWS", 3),
+        (reduce_phase, "LIST_MAX_VALUES", 5),
+        (records, "PAYLOAD_BYTES", 64),
+        (records, "BLOCKS_IN_MEMORY_BYTES", 256),
+        (units, "DOCUMENT_BATCH_ROWS", 3),
+    ):
+        monkeypatch.setattr(module, name, limit)
+    assert run(table, script)[0] == expected
+    monkeypatch.setattr(map_phase, "PENDING_MAX_BYTES", 40)
+    monkeypatch.setattr(reduce_phase, "LIST_MAX_BYTES", 40)
+    assert run(table, script)[0] == expected
+
+
+def test_pending_values_are_sent_before_there_are_too_many(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "def map(k, d, v, cx):\n    for n in range(10): cx.write((k, n), n)\n"
+        "def reduce(k, v, cx): cx.write(k, sum(v))\ncombine = reduce\n"
+    )
+    monkeypatch.setattr(map_phase, "PENDING_MAX_VALUES", 50)
+    largest = 0
+    real = map_phase._Pairs._make_room
+
+    def watched(self: Any) -> None:
+        nonlocal largest
+        largest = max(largest, sum(map(len, self._groups.values())))
+        real(self)
+
+    monkeypatch.setattr(map_phase._Pairs, "_make_room", watched)
+    assert run(table, script)[0] == reference.run(load_script(script), rows_of(table))
+    assert 0 < largest <= 51
+
+
+def test_row_groups_that_cannot_have_wanted_rows_are_not_read(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("def map(k, d, v, cx): cx.write(k, v)\n")
+    read: list[int] = []
+    real = units._OpenFile._batches_of
+
+    def watched(self: Any, group: int, *others: Any) -> Any:
+        read.append(group)
+        return real(self, group, *others)
+
+    monkeypatch.setattr(units._OpenFile, "_batches_of", watched)
+    one = RowFilter((FilterRule(field_name="app_update_channel", allowed_values=("nightly",)),))
+    output, summed = run(table, script, one)
+    assert output == "".join(f"{key}\t{value}\n" for key, d, value in rows_of(table) if d[2] == "nightly")
+    groups = sum(
+        pq.ParquetFile(task.file.file_path.removeprefix("file://")).num_row_groups
+        for task in table.scan().plan_files()
+    )
+    assert 0 < len(read) < groups
+    assert summed.records + summed.filtered == table.scan().count()
+
+
+def test_units_cover_every_row_once_however_files_are_cut(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("def map(k, d, v, cx): cx.write(k, d)\n")
+    whole, _ = run(table, script)
+    for unit_bytes in (1_000, 7_777, 10**9):
+        monkeypatch.setattr(units, "UNIT_BYTES", unit_bytes)
+        assert run(table, script)[0] == whole
+    monkeypatch.setattr(units, "UNIT_BYTES", 1)
+    monkeypatch.setattr(units, "UNITS_MAX_COUNT", 4)
+    assert len(plan_units(table, RowFilter()).units) <= 4 + 3
+
+
+def test_histograms_are_not_read_unless_they_are_looked_at(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = units._OpenFile.histograms
+
+    def watched(self: Any, *arguments: Any) -> Any:
+        asked.append(arguments)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(units._OpenFile, "histograms", watched)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json\ndef map(k, d, v, cx): cx.write(json.loads(v)['environment']['system'], 1)\n"
+    )
+    run(table, script)
+    assert asked == []
+    script.write_text(
+        "import json\ndef map(k, d, v, cx): cx.write(json.loads(v)['payload']['histograms']['B'], 1)\n"
+    )
+    run(table, script)
+    assert asked != []
+
+
+def test_only_the_columns_that_are_looked_at_are_read(table: Table, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    for text, names in (
+        ("def map(k, d, v, cx): cx.write(1, 1)", []),
+        ("def map(k, d, v, cx): cx.write(k, 1)", ["document_id"]),
+        ("fields = ('os', 'country')\ndef map(k, d, v, cx): cx.write(v['os'], 1)", ["os", "country"]),
+    ):
+        script.write_text(text)
+        task = task_of(table, script)
+        assert task.read.types.names == names
+        assert mapped(task)[1].records == table.scan().count()
+
+
+def test_a_unit_gives_up_after_too_many_failures(table: Table, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("def map(k, d, v, cx): 1 / 0\n")
+    for allowed in (0, 3, 1_000):
+        task = replace(task_of(table, script), max_failures=allowed)
+        failures = mapped(task)[1].failures
+        assert failures == min(table.scan().count(), allowed + 1)
+
+
+def test_many_values_are_a_sequence() -> None:
+    values = ManyValues()
+    for part in ([1, 2, 3], [4], [5, 6]):
+        values.append_part(pickle.dumps((b"", part)), len(part))
+    assert list(values) == list(values) == [1, 2, 3, 4, 5, 6]
+    assert (len(values), sum(values), values[3], values[-1], values[1:4], 5 in values) == (
+        6,
+        21,
+        4,
+        6,
+        [2, 3, 4],
+        True,
+    )
+    assert [values[number] for number in (5, 0, 4, 2)] == [6, 1, 5, 3]
+    for outside in (6, -7):
+        with pytest.raises(IndexError):
+            values[outside]
+    values.close()
+
+
+def test_an_empty_filter_wants_everything() -> None:
+    assert RowFilter().columns == ()
+    assert RowFilter(first_date=date(2026, 1, 1)).columns == ()
