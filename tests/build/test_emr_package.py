@@ -13,7 +13,6 @@ from pathlib import Path
 import grimp
 import pyspark
 import pytest
-from pyiceberg.catalog import Catalog
 
 from build_tools.emr_package import environment_archive
 from jobs.spark_session import JARS_DIRECTORY, SHORT_JOB_JAVA_OPTIONS
@@ -23,13 +22,22 @@ from telemetry_lake.object_keys import artifact_key
 from telemetry_lake.object_store import ObjectStore
 from telemetry_lake.settings import PROJECT_ROOT, load_settings, variables_for_jobs
 from telemetry_lake.spark_package import core_archive, missing_artifacts, package_of
-from telemetry_lake.tables import LIVE_PINGS
 from tests.build.test_dependencies import distributions_by_module, owners_of, required_names
 from tests.query.sample_rows import sample_rows
 from tests.stack_fixture import Lake
 
 MONDAY = date(2026, 11, 23)
 COMMAND_DEADLINE_SECONDS = 280
+STABLE_PINGS = "stable.pings"
+SCRIPT = """
+fields = ("app_name",)
+
+def map(key, dimensions, value, context):
+    context.write(value["app_name"], 1)
+
+def reduce(key, values, context):
+    context.write(key, sum(values))
+"""
 # EMR brings them.
 OF_SPARK = {"py4j", "pyspark"}
 
@@ -153,15 +161,6 @@ def test_the_environment_has_the_versions_that_everything_was_tested_with():
     assert on_emr == {name: tested[name] for name in on_emr}
 
 
-def pings(lake: Lake) -> Catalog:
-    catalog = load_lake_catalog(lake.settings)
-    create_tables(catalog)
-    catalog.load_table(LIVE_PINGS).append(
-        sample_rows(LIVE_PINGS, [{"submission_date": MONDAY, "document_type": "main"}] * 2)
-    )
-    return catalog
-
-
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder outside of the clone with the artifacts of the core, as EMR's machines have them."""
@@ -172,8 +171,14 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-def count_pings_on(elsewhere: Path, lake: Lake, *, python: Path) -> None:
-    catalog = pings(lake)
+def run_script_on(elsewhere: Path, lake: Lake, *, python: Path) -> None:
+    """Run a map-reduce script, whose `map` runs in Python workers of Spark, from the artifacts alone."""
+    catalog = load_lake_catalog(lake.settings)
+    create_tables(catalog)
+    catalog.load_table(STABLE_PINGS).append(
+        sample_rows(STABLE_PINGS, [{"submission_date": MONDAY, "app_name": name} for name in ("a", "b", "a")])
+    )
+    (elsewhere / "count.py").write_text(SCRIPT)
     # What EMR jobs are given as variables, and what they have from their role instead.
     variables = {name: value for name, value in lake.environment.items() if name != "TELEMETRY_LAKE_ENV_FILE"}
     inherited = {
@@ -186,7 +191,8 @@ def count_pings_on(elsewhere: Path, lake: Lake, *, python: Path) -> None:
             Path(sys.executable).with_name("spark-submit"),
             *("--driver-class-path", f"{JARS_DIRECTORY}/*"),
             *("--driver-java-options", " ".join(SHORT_JOB_JAVA_OPTIONS)),
-            *("--py-files", "core.zip", "launch.py", "jobs.count_pings", "--dates", MONDAY.isoformat()),
+            *("--py-files", "core.zip", "launch.py", "jobs.mapreduce"),
+            *("--script", "count.py", "--output", "counts.csv", "--format", "csv"),
         ],
         cwd=elsewhere,
         env={
@@ -203,19 +209,18 @@ def count_pings_on(elsewhere: Path, lake: Lake, *, python: Path) -> None:
         timeout=COMMAND_DEADLINE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
-    counted = catalog.load_table("derived.ping_counts").scan().to_arrow().to_pylist()
-    assert [(row["submission_date"], row["pings"]) for row in counted] == [(MONDAY, 2)]
+    assert (elsewhere / "counts.csv").read_text().splitlines() == ["a,2", "b,1"]
     # Its data files came out of the zip, for this user alone.
     (private,) = (elsewhere / "tmp").glob("telemetry-lake-*")
     assert private.stat().st_mode & 0o777 == 0o700
     (root,) = private.iterdir()
-    assert (root / "sql" / "derived" / "ping_counts" / "query.sql").is_file()
+    assert (root / "sql" / "stable" / "pings" / "metadata.yaml").is_file()
     assert not (root / "jobs").exists()
 
 
 @pytest.mark.slow
 def test_a_job_starts_from_the_core_alone(elsewhere, lake):
-    count_pings_on(elsewhere, lake, python=Path(sys.executable))
+    run_script_on(elsewhere, lake, python=Path(sys.executable))
 
 
 @pytest.mark.slow
@@ -233,7 +238,7 @@ def test_jobs_start_in_the_packaged_environment(elsewhere, lake):
     everything = "import boto3, numba, numpy, orjson, pandas, pyarrow, pyiceberg, sys; print(sys.prefix)"
     shown = subprocess.run([python, "-c", everything], capture_output=True, text=True, check=True, env={})
     assert Path(shown.stdout.strip()) == elsewhere / "environment"
-    count_pings_on(elsewhere, lake, python=python)
+    run_script_on(elsewhere, lake, python=python)
 
 
 @pytest.fixture
