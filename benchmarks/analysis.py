@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from rich.console import Console
@@ -33,10 +35,13 @@ from telemetry_lake.convert import Converter
 from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.row_filter import RowFilter
 from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.query import open_lake
+from telemetry_lake.query import Lake, open_lake
 from telemetry_lake.raw_object import RawObject, RawPing
 from telemetry_lake.settings import PROJECT_ROOT, Settings
 from telemetry_lake.tables import SQL_DIRECTORY, STABLE_PINGS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 DAYS = 7
 CLIENTS = 2_000
@@ -137,22 +142,18 @@ def questions(settings: Settings, folder: Path) -> Iterator[tuple[str, Question]
         for file in sorted(SQL_DIRECTORY.glob("examples/*.sql")):
             sql = file.read_text().replace("GC_MS", HISTOGRAM)
             if f"FROM {STABLE_PINGS}" in sql:
-                yield f"SQL: {file.stem}", lambda sql=sql: len(lake.query(sql).fetchall())
+                yield f"SQL: {file.stem}", partial(ask_sql, lake, sql)
     start = time.monotonic()
     spark = open_session(settings, "benchmark of analysis")
     Console(stderr=True).print(f"Spark was up after {time.monotonic() - start:.1f} s, which is not counted")
     try:
         for days, dates in (("a day", str(TODAY.date())), ("a week", WEEK)):
             chosen = pings(spark, document_type="main", dates=dates)
-            yield f"analysis: rows of {days}", lambda chosen=chosen: chosen.count()
-            yield (
-                f"analysis: one histogram of {days} by channel",
-                lambda chosen=chosen: len(sum_histograms(chosen, HISTOGRAM, by=["normalized_channel"])),
-            )
+            yield f"analysis: count of {days}", chosen.count
+            yield f"analysis: one histogram of {days} by channel", partial(ask_histogram, chosen)
         for name in SCRIPTS:
-            script = load_script(PROJECT_ROOT / "jobs" / "examples" / f"{name}.py")
             run = Run(
-                script,
+                load_script(PROJECT_ROOT / "jobs" / "examples" / f"{name}.py"),
                 PingTable.STABLE,
                 RowFilter(),
                 str(folder / "output"),
@@ -160,9 +161,24 @@ def questions(settings: Settings, folder: Path) -> Iterator[tuple[str, Question]
                 num_reducers=None,
                 max_failures=0,
             )
-            yield f"map-reduce: {name}", lambda run=run: run_script(spark, settings, run).written
+            yield f"map-reduce: {name}", partial(ask_script, spark, settings, run)
     finally:
         spark.stop()
+
+
+def ask_sql(lake: Lake, sql: str) -> int:
+    """The rows of a query's answer."""
+    return len(lake.query(sql).fetchall())
+
+
+def ask_histogram(chosen: "DataFrame") -> int:
+    """The sums of one histogram, by channel, process and key."""
+    return len(sum_histograms(chosen, HISTOGRAM, by=["normalized_channel"]))
+
+
+def ask_script(spark: "SparkSession", settings: Settings, run: Run) -> int:
+    """The records that a script writes."""
+    return run_script(spark, settings, run).written
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.row_filter import RowFilter, load_filter
 from telemetry_lake.mapreduce.script import load_script
 from telemetry_lake.settings import PROJECT_ROOT, Settings
-from telemetry_lake.tables import table_definition
+from telemetry_lake.tables import SQL_DIRECTORY, table_definition
 from tests.convert.ping_builders import Row, convert, rows_of
 from tests.convert.ping_builders import settings as conversion_settings
 from tests.examples.script_cases import CASES, Case, submission_date
@@ -134,3 +134,13 @@ def test_a_script_says_what_it_answers_and_what_it_gives(file: Any):
         assert docstring.splitlines()[0].endswith("?")
         assert "Reads " in docstring or "question" in docstring
         assert "Output" in docstring
+
+
+def test_the_documentation_lists_every_example_with_its_question():
+    text = (PROJECT_ROOT / "docs" / "analysis.md").read_text()
+    for case in CASES:
+        question = str(load_script(SCRIPTS / f"{case.script}.py").module.__doc__).splitlines()[0]
+        assert f"| `{case.script}.py` | {question} |" in text
+    for file in SQL_DIRECTORY.glob("examples/*.sql"):
+        question = file.read_text().splitlines()[0].removeprefix("-- ")
+        assert f"| `{file.name}` | {question} |" in text
