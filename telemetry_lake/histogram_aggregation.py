@@ -205,6 +205,8 @@ def finished(sums: pa.Table) -> pa.Table:
 
 def shard_of(sums: pa.Table, shards: int) -> Iterator[tuple[int, pa.Table]]:
     """The rows of `sum_histograms` by the shard that adds them up: a histogram's are all in one."""
+    if not sums.num_rows:
+        return
     names = pc.dictionary_encode(sums.column("name")).combine_chunks()
     of_name = np.array(
         [zlib.crc32(name.encode()) % shards for name in names.dictionary.to_pylist()], np.int64
@@ -267,7 +269,8 @@ def _by_client(row: Indices, client: Indices, total: Any, rows: int) -> tuple[In
 def _codes(columns: Sequence[ArrowArray]) -> tuple[Indices, Indices]:
     """A number for each row, equal where all columns are, and for each number the first row that has it."""
     combined = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
+    # pyarrow makes no dictionary of no dates.
+    for column in columns if len(combined) else ():
         codes = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
         size = len(codes.dictionary)
         if size < 2:
