@@ -43,7 +43,7 @@ from telemetry_lake.backfill.progress import date_states, progress
 from telemetry_lake.backfill.report import report_text
 from telemetry_lake.backfill.source import SourceFile, list_source
 from telemetry_lake.backfill.tally import Tally
-from telemetry_lake.backfill.verify import LOSSES
+from telemetry_lake.backfill.verify import LOSSES, Verification
 from telemetry_lake.columns import DOCUMENT_ID, RAW_OBJECT, SUBMISSION_DATE
 from telemetry_lake.failures import FatalError, GateFailed, RetriableError, TelemetryLakeError
 from telemetry_lake.object_keys import HISTORIC_PREFIX, historic_raw_object
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from telemetry_lake.backfill.on_executors import FailedUnit, SettledUnit
     from telemetry_lake.backfill.publish_date import DatePublisher
-    from telemetry_lake.backfill.verify import Duplicates, Verification
+    from telemetry_lake.backfill.verify import Duplicates
 
 PROGRESS_EVERY_SECONDS: Final = 10.0
 PARALLEL_UNITS: Final = 8
@@ -154,7 +154,7 @@ def run(
         return session.sparkContext.parallelize(dealt, streams).mapPartitions(work).collect()
 
 
-def verify(session: "SparkSession", backfill: Backfill, dates: DateRange | None) -> "list[Verification]":
+def verify(session: "SparkSession", backfill: Backfill, dates: DateRange | None) -> list[Verification]:
     """Verify dates, by default all; their reports, which are kept as well."""
     from jobs.spark_session import spark_failures
     from telemetry_lake.backfill.on_executors import check_units
@@ -195,7 +195,6 @@ def publish(session: "SparkSession", backfill: Backfill, publisher: "DatePublish
     Raises GateFailed when the verification or a loss stops it, and what `DatePublisher` raises.
     """
     from telemetry_lake.backfill.publish_date import raise_if_stopped
-    from telemetry_lake.backfill.verify import Verification
 
     decision = publisher.decided(day)
     if decision is None:
@@ -363,9 +362,10 @@ def _units(backfill: Backfill, manifest: Manifest) -> Iterator[Unit]:
 
 
 def _days(manifest: Manifest, tallies: Mapping[str, Tally], dates: DateRange | None) -> list[date]:
-    """The dates of a backfill: those of its directories, or those that its documents were found to have."""
+    """The dates of a backfill: those of its directories, or those that were found in files without one."""
     found = {reference.date for reference in manifest.dates} - {None}
-    found |= {day for tally in tallies.values() for day in tally.dates}
+    for tally in tallies.values():
+        found |= tally.dates.keys() | tally.problem_counts.keys()
     days = sorted(day for day in found if day is not None)
     return [day for day in days if dates is None or dates.first <= day <= dates.last]
 
@@ -374,11 +374,12 @@ def _units_of(of_date: DatePlan | None, tallies: Mapping[str, Tally], day: date)
     """The units of a date: all of its plan; of files without a date, those that found some of it."""
     if of_date is None:
         return []
-    return [
-        unit
-        for unit in of_date.units
-        if of_date.date is not None or unit.name not in tallies or day in tallies[unit.name].dates
-    ]
+
+    def may_have_some(unit: Unit) -> bool:
+        tally = tallies.get(unit.name)
+        return tally is None or day in tally.dates or day in tally.problem_counts
+
+    return [unit for unit in of_date.units if of_date.date is not None or may_have_some(unit)]
 
 
 def _raw_objects(backfill: Backfill, tallies: Sequence[Tally]) -> tuple[str, ...]:
@@ -557,7 +558,8 @@ def publish_command(
         backfill = _backfill(dates, root, directories, label)
         days = _days(backfill.manifest(), backfill.read_tallies(), _range(only, "--only") if only else None)
         for day in days:
-            for loss in losses:
+            report = backfill.journal.report(backfill.id, day, Verification)
+            for loss in set(losses) & set(report.losses if report else ()):
                 accepted = AcceptedLoss(loss=loss, reason=because.strip(), accepted_at=datetime.now(UTC))
                 backfill.journal.accept(backfill.id, day, accepted)
         stopped = []

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -345,13 +346,19 @@ def test_documents_of_files_without_a_date_go_to_the_dates_they_say(
         archive.lines["old/a.txt"][1][1].replace(b"2026-11-23", b"2015-05-06"),
     )
     archive.write()
+    (tmp_path / "old" / "empty.txt").write_bytes(b"")
+    os.utime(tmp_path / "old" / "empty.txt", (0, 0))
     backfill = of_archive(settings, archive)
     backfill.selection = backfill.selection.model_copy(update={"undated": True, "first": None, "last": None})
     job.plan(backfill)
     assert job.run(spark, backfill, parallel_units=1) == []
     reports = job.verify(spark, backfill, None)
-    assert [report.day for report in reports] == [date(2015, 5, 6), date(2026, 11, 23)]
-    for report in reports:
+    empty, *others = reports
+    # What is wrong with a file that has neither a date nor a document belongs to the date of the file itself.
+    assert (empty.day, empty.losses) == (date(1970, 1, 1), {"empty_file": 1})
+    assert [report.day for report in others] == [date(2015, 5, 6), date(2026, 11, 23)]
+    assert [report.losses for report in others] == [{}, {}]
+    for report in others:
         job.publish(spark, backfill, job.publisher_of(backfill), report.day)
     assert {row["document_id"]: row["submission_date"] for row in rows(catalog, LIVE_PINGS, backfill)} == {
         first: date(2026, 11, 23),
