@@ -4,7 +4,7 @@ The name node answers questions about files and says which data node reads one; 
 512 bytes against their checksum, and takes another replica where one is bad or gone. Where it finds none it
 drops the connection in the middle of an answer that began with status 200, and the whole packet of 64 KiB
 around the bad bytes is missing. So whatever breaks off is asked for again from there, from another data node
-where there is one, and what still breaks off is narrowed down until only the bad bytes are left out.
+where there is one, and what still breaks off is narrowed down to the bad bytes.
 """
 
 import time
@@ -22,8 +22,8 @@ from telemetry_lake.backfill.storage import Gap, StoredFile
 from telemetry_lake.failures import ConfigurationError, RetriableError
 from telemetry_lake.settings import KIB, SourceSettings
 
-READ_BYTES: Final = 64 * KIB
-"""How much is read from a data node at a time: as much as HDFS sends in one packet."""
+PACKET_BYTES: Final = 64 * KIB
+"""What a data node sends at a time, and all of which is missing when some of it is bad."""
 CHECKSUM_CHUNK_BYTES: Final = 512
 """What HDFS has one checksum for, unless `dfs.bytes-per-checksum` says otherwise."""
 OTHER_NODE_TRIES: Final = 8
@@ -31,7 +31,14 @@ OTHER_NODE_TRIES: Final = 8
 NARROWING_ATTEMPTS: Final = 2
 """How often each smaller stretch is asked for, while bad bytes are narrowed down."""
 RETRY_WAIT_MAX_SECONDS: Final = 30.0
-_NOT_NOW: Final = {"StandbyException", "RetriableException", "SafeModeException"}
+_REFUSALS: Final = {
+    "BlockMissingException",
+    "ChecksumException",
+    "IOException",
+    "IllegalArgumentException",
+    "UnsupportedOperationException",
+}
+"""What HDFS says of damaged files, and of questions it does not know; all else may pass by itself."""
 _NOT_ALLOWED: Final = {"AccessControlException", "SecurityException", "AuthenticationException"}
 
 T = TypeVar("T")
@@ -153,33 +160,39 @@ class WebHdfs:
     def _stream(self, path: str, start: int, end: int) -> Iterator[bytes]:
         """What one data node gives of `[start, end)`, which is all of it up to the end of the file."""
         with self._data_node(path, op="OPEN", offset=start, length=end - start) as answer:
-            yield from answer.iter_content(READ_BYTES)
+            yield from answer.iter_content(PACKET_BYTES)
 
     def _narrow_down(self, path: str, start: int, end: int) -> tuple[bytes, int]:
         """What can be read at `start`, where reading broke off, and where the bad bytes behind it end.
 
-        The good ones are found by halving, the end of the bad ones by doubling, up to the end of the block.
+        A data node gives nothing of a packet with bad bytes in it, and its packets begin where it was asked
+        to. So a question behind the last bad byte is answered, one in front of it is not, and what lies in
+        front of it comes with a question whose first packet ends there.
         """
-        good = b""
-        at = start
-        is_bad = False
-        length = READ_BYTES
-        while length >= CHECKSUM_CHUNK_BYTES and at < end:
-            read = self._try(path, at, min(at - at % CHECKSUM_CHUNK_BYTES + length, end))
-            is_bad |= read is None
-            good += read or b""
-            at = start + len(good)
-            length //= 2
-        if not is_bad:
-            return good, at
         block_bytes = self._ask(path, op="GETFILESTATUS")["FileStatus"]["blockSize"]
-        last = min(at - at % block_bytes + block_bytes, end)
+        block_start = start - start % block_bytes
+        last = min(block_start + block_bytes, end)
+        bad, good = start - start % CHECKSUM_CHUNK_BYTES, last
         step = CHECKSUM_CHUNK_BYTES
-        gap_end = min(at - at % step + step, last)
-        while gap_end < last and self._try(path, gap_end, min(gap_end + CHECKSUM_CHUNK_BYTES, last)) is None:
-            gap_end = min(gap_end + step, last)
-            step *= 2
-        return good, gap_end
+        while (at := bad + step) < last:
+            if self._can_read(path, at):
+                good = at
+                break
+            bad, step = at, step * 2
+        while good - bad > CHECKSUM_CHUNK_BYTES:
+            # At least one chunk further: the end of a file need not be the end of a chunk.
+            middle = bad + max(1, (good - bad) // 2 // CHECKSUM_CHUNK_BYTES) * CHECKSUM_CHUNK_BYTES
+            if self._can_read(path, middle):
+                good = middle
+            else:
+                bad = middle
+        front = b""
+        if start < bad and bad - PACKET_BYTES >= block_start:
+            front = (self._try(path, bad - PACKET_BYTES, bad) or b"")[start - bad :]
+        return front, good
+
+    def _can_read(self, path: str, at: int) -> bool:
+        return self._try(path, at, at + 1) is not None
 
     def _try(self, path: str, start: int, end: int) -> bytes | None:
         """The bytes `[start, end)`, None when they cannot be had."""
@@ -280,6 +293,6 @@ class WebHdfs:
             raise ConfigurationError(
                 f"{said} (asked as {user}: set TELEMETRY_LAKE_BACKFILL__SOURCE__HDFS_USER)"
             )
-        if name in _NOT_NOW or answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _NotAnswering(said)
-        raise _Refused(said)
+        if name in _REFUSALS:
+            raise _Refused(said)
+        raise _NotAnswering(said)
