@@ -76,7 +76,14 @@ def lift_histograms(
     """
     lifted = LiftedHistograms([], [], 0)
     unknown = 0
-    for pointer, kind, process, container in list(histogram_containers(document, places)):
+    containers = list(histogram_containers(document, places))
+    if sum(_count(kind, container) for _, kind, _, container in containers) > HISTOGRAMS_MAX_COUNT:
+        raise PingRejected(
+            ErrorType.INVALID_HISTOGRAM,
+            f"the document has more than {HISTOGRAMS_MAX_COUNT} histograms",
+            stage=Stage.CONVERT,
+        )
+    for pointer, kind, process, container in containers:
         before = len(lifted.rows)
         if kind == PLAIN:
             unknown += _lift_named(container, None, process, definitions, lifted.rows)
@@ -88,15 +95,15 @@ def lift_histograms(
                     unknown += _lift_named(by_key, name, process, definitions, lifted.rows)
                     if not container[name]:
                         del container[name]
-        if len(lifted.rows) + unknown > HISTOGRAMS_MAX_COUNT:
-            raise PingRejected(
-                ErrorType.INVALID_HISTOGRAM,
-                f"the document has more than {HISTOGRAMS_MAX_COUNT} histograms",
-                stage=Stage.CONVERT,
-            )
         if len(lifted.rows) > before:
             lifted.containers.append((pointer, source_of(kind, process)))
     return lifted._replace(unknown=unknown)
+
+
+def _count(kind: str, container: Json) -> int:
+    if kind == PLAIN:
+        return len(container)
+    return sum(len(by_key) for by_key in container.values() if isinstance(by_key, dict))
 
 
 def value_at(document: Json, pointer: str) -> object:

@@ -15,6 +15,8 @@ from telemetry_lake.convert.bucket_ranges import (
     NoBuckets,
     bucket_bounds,
     evaluate_parameter,
+    exponential_bounds,
+    linear_bounds,
 )
 from telemetry_lake.convert.histogram_definitions import parse_definitions
 from tests.convert.ping_builders import DEFINITIONS
@@ -142,3 +144,13 @@ def test_categorical_histograms_have_room_for_more_labels():
     assert definitions.range_of("LOW") == BucketRange(LINEAR, 1, 10, 5)
     assert definitions.range_of("STRANGE") is None
     assert "NO_OBJECT" not in definitions
+
+
+@given(st.integers(1, RANGE_MAX - 1), st.integers(2, RANGE_MAX), st.integers(3, BUCKETS_MAX_COUNT))
+def test_compiled_bounds_are_those_of_python(low, high, bucket_count):
+    low, high = sorted((low, high))
+    if low == high:
+        low -= 1
+    for kind, bounds in ((EXPONENTIAL, exponential_bounds), (LINEAR, linear_bounds)):
+        expected = bounds.py_func(low, high, bucket_count).tolist()
+        assert bucket_bounds(BucketRange(kind, low, high, bucket_count)) == tuple(expected)
