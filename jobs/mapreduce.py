@@ -108,6 +108,10 @@ class Progress:
 
     def __init__(self, session: "SparkSession", plan: Plan) -> None:
         self._plan = plan
+        # Spark has a bar of its own, which would be drawn over ours.
+        bar = session.sparkContext._jsc.sc().progressBar()
+        if bar.isDefined():
+            bar.get().stop()
         self._rows = session.sparkContext.accumulator(0)
         self._bytes = session.sparkContext.accumulator(0)
 
@@ -229,8 +233,10 @@ def _planned(settings: Settings, run: Run) -> tuple[Plan, dict[str, str]]:
 def _mapped(session: "SparkSession", task: MapTask, progress: Progress) -> "DataFrame":
     """The rows of all units, a partition each, with the schema `MAPPED`."""
     units, seen, project = len(task.units), progress.counting(), _project_folder()
+    packed = pickle.dumps(task)
 
-    # Defined here, so that it travels as code: where it runs, this program may not be a module.
+    # Defined here, so that it travels as code: where it runs, this program may not be a module. The task
+    # travels as bytes, because nobody there can read it before the project's folder is known.
     def map_units(batches: "Iterable[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
         import sys
 
@@ -238,6 +244,7 @@ def _mapped(session: "SparkSession", task: MapTask, progress: Progress) -> "Data
             sys.path.append(project)
         from telemetry_lake.mapreduce.map_phase import map_unit
 
+        task = pickle.loads(packed)  # noqa: S301 (our own)
         for batch in batches:
             numbers: list[Any] = batch.column(0).to_pylist()
             for number in numbers:
@@ -248,7 +255,7 @@ def _mapped(session: "SparkSession", task: MapTask, progress: Progress) -> "Data
 
 def _reduced(mapped: "DataFrame", run: Run, sent_bytes: int) -> "DataFrame":
     """The output in the order of keys, with the schema `REDUCED`; the same for any number of reducers."""
-    task = ReduceTask(run.script.source, run.output_format, run.max_failures)
+    packed = pickle.dumps(ReduceTask(run.script.source, run.output_format, run.max_failures))
     project = _project_folder()
 
     def reduce_keys(batches: "Iterable[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -258,7 +265,7 @@ def _reduced(mapped: "DataFrame", run: Run, sent_bytes: int) -> "DataFrame":
             sys.path.append(project)
         from telemetry_lake.mapreduce.reduce_phase import reduce_rows
 
-        yield from reduce_rows(task, batches)
+        yield from reduce_rows(pickle.loads(packed), batches)  # noqa: S301 (our own)
 
     reducers = run.num_reducers or min(-(-sent_bytes // BYTES_PER_REDUCER) or 1, REDUCERS_MAX_COUNT)
     pairs = mapped.where("key IS NOT NULL").select("key", "unit", "number", "content")
@@ -401,7 +408,9 @@ def _run(settings: Settings, run: Run, *, debug: bool) -> None:
 
     started = time.monotonic()
     typer.echo("starting Spark", err=True)
-    session = open_session(settings, f"mapreduce {Path(run.script.source.file).name}", debug=debug)
+    # On this machine the work is done in Python; short leaves the JVM's optimising compiler out.
+    name = f"mapreduce {Path(run.script.source.file).name}"
+    session = open_session(settings, name, short=True, debug=debug)
     try:
         ready = time.monotonic()
         typer.echo(f"Spark is up after {ready - started:.1f} s; reading {run.table.table_name}", err=True)

@@ -1,6 +1,7 @@
 """Map and reduce side without Spark between them: limits of memory, and what is read of a file."""
 
 import pickle
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
@@ -26,6 +28,7 @@ from telemetry_lake.tables import table_definition
 from tests.mapreduce import reference
 from tests.mapreduce.compact_documents import value_of
 from tests.mapreduce.sample_pings import sample_pings
+from tests.mapreduce.test_engine import PLANNED, PLANS, REDUCE
 
 STABLE_PINGS = "stable.pings"
 MANY = """
@@ -274,3 +277,16 @@ def test_many_values_are_a_sequence() -> None:
 def test_an_empty_filter_wants_everything() -> None:
     assert RowFilter().columns == ()
     assert RowFilter(first_date=date(2026, 1, 1)).columns == ()
+
+
+@given(PLANS)
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+def test_any_keys_and_values(table: Table, tmp_path: Path, plan: list[tuple[int, Any, Any]]) -> None:
+    rows = list(rows_of(table))
+    planned: dict[str, list[Any]] = {}
+    for number, key, value in plan:
+        planned.setdefault(rows[number % len(rows)][0], []).append((key, value))
+    (tmp_path / "plan.py").write_text(f"import pickle\nPLAN = pickle.loads({pickle.dumps(planned)!r})\n")
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(PLANNED + REDUCE))
+    assert run(table, script)[0] == reference.run(load_script(script), rows)
