@@ -77,7 +77,7 @@ def lift_histograms(
     lifted = LiftedHistograms([], [], 0)
     unknown = 0
     containers = list(histogram_containers(document, places))
-    if sum(_count(kind, container) for _, kind, _, container in containers) > HISTOGRAMS_MAX_COUNT:
+    if sum(_members_of(kind, container) for _, kind, _, container in containers) > HISTOGRAMS_MAX_COUNT:
         raise PingRejected(
             ErrorType.INVALID_HISTOGRAM,
             f"the document has more than {HISTOGRAMS_MAX_COUNT} histograms",
@@ -100,7 +100,7 @@ def lift_histograms(
     return lifted._replace(unknown=unknown)
 
 
-def _count(kind: str, container: Json) -> int:
+def _members_of(kind: str, container: Json) -> int:
     if kind == PLAIN:
         return len(container)
     return sum(len(by_key) for by_key in container.values() if isinstance(by_key, dict))
