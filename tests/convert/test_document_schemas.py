@@ -118,5 +118,5 @@ def test_every_column_is_filled():
         columns.RAW_OBJECT_POSITION,
     }
     assert set(PINGS_SCHEMA.names) == {*PING_VALUES, *captured, columns.HISTOGRAMS}
-    assert set(REJECTED_SCHEMA.names) == {*REJECTED_VALUES, *captured}
+    assert set(REJECTED_SCHEMA.names) == {*REJECTED_VALUES, *captured, columns.ORIGIN}
     assert set(PING_VALUES) > EXTRACTED_COLUMNS
