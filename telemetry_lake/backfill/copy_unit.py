@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 NODE: Final = "backfill"
 """Stands for the ingest node in what a historic file promises."""
 
+Place = tuple[str, int]
+"""`raw_object` and `raw_object_position`."""
+
 
 class UnitCopier:
     """Copies units of one backfill; holds the connections and the converter of one process.
@@ -92,8 +95,8 @@ class UnitCopier:
         if (done := self._journal.tally(self._backfill, unit.name)) is not None:
             return done
         started_at, start = datetime.now(UTC), time.perf_counter()
-        self._converter.begin()
         reading = _Reading(self._backfill, self._source, self._document_max_bytes, self._on_bytes)
+        self._converter.begin(reading)
         try:
             staged = stage_raw_objects(
                 self._converter, (_HistoricRecords(reading, part) for part in unit.slices), self._folders
@@ -102,8 +105,8 @@ class UnitCopier:
             # What Arrow raises when S3 does not take a part of a file.
             raise RetriableError(f"staging files of unit {unit.name}: {error}") from error
         records = reading.records
-        dates = _add_up(unit.name, records, self._converter.rejected, staged)
-        index = _index(records, self._converter.rejected)
+        dates = _add_up(unit.name, records, self._converter.rejections, staged)
+        index = _index(records, self._converter.rejections)
         index_key = self._journal.put_index(self._backfill, unit.name, uuid.uuid4().hex, index)
         # The staging pulls the converter, which pulls the records: each one's time holds that of the next.
         converting = self._converter.seconds - reading.seconds - reading.proving_seconds
@@ -147,7 +150,6 @@ class _Records:
     positions: "array[int]" = field(default_factory=lambda: array("q"))
     days: list[date] = field(default_factory=list)
     document_ids: list[bytes] = field(default_factory=list)
-    hashes_of_bytes: list[bytes] = field(default_factory=list)
     hashes_of_value: list[bytes | None] = field(default_factory=list)
     content_bytes: "array[int]" = field(default_factory=lambda: array("q"))
     document_bytes: "array[int]" = field(default_factory=lambda: array("q"))
@@ -182,6 +184,8 @@ class _Reading:
         self.records = _Records()
         self.problems: dict[date, list[Problem]] = {}
         self.problem_counts: dict[date, Counter[str]] = {}
+        self.unconverted: dict[Place, SourceRecord] = {}
+        """What was read and has not come out of the conversion yet: a record batch at most."""
         self.seconds = 0.0
         self.proving_seconds = 0.0
 
@@ -210,6 +214,10 @@ class _Reading:
             yield document
             position += 1
 
+    def hash_of_bytes(self, record: SourceRecord) -> bytes:
+        """The hash of a record that was rejected."""
+        return hash_of_bytes(self._backfill, record.document_id, record.content)
+
     def _note(self, file: PlannedFile, found: SourceProblem) -> None:
         day = file.date or date_of_document(None, file.modified_ms)
         self.problem_counts.setdefault(day, Counter())[found.kind.value] += 1
@@ -226,11 +234,11 @@ class _Reading:
             text, document, of_value = b"", None, None
         day = file.date or date_of_document(document, file.modified_ms)
         records = self.records
+        self.unconverted[raw_object, position] = record
         records.raw_objects.append(raw_object)
         records.positions.append(position)
         records.days.append(day)
         records.document_ids.append(record.document_id.lower())
-        records.hashes_of_bytes.append(hash_of_bytes(self._backfill, record.document_id, record.content))
         records.hashes_of_value.append(of_value)
         records.content_bytes.append(len(record.content))
         records.document_bytes.append(len(text))
@@ -282,12 +290,21 @@ class _HistoricRecords:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Rejection:
+    """Why a record was rejected, and the hash of its bytes as they were read."""
+
+    reason: str
+    hash_of_bytes: bytes
+
+
 class _WatchedConverter(Converter):
     """The conversion of the drain; notes which records are rejected, and how long it takes."""
 
-    def begin(self) -> None:
-        """Forget what was noted of the unit before."""
-        self.rejected: dict[tuple[str, int], str] = {}
+    def begin(self, reading: _Reading) -> None:
+        """Watch what is converted of the records that `reading` reads."""
+        self._reading = reading
+        self.rejections: dict[Place, _Rejection] = {}
         self.seconds = 0.0
 
     def convert(self, raw: Received) -> Iterator[Conversion]:
@@ -295,15 +312,27 @@ class _WatchedConverter(Converter):
         while True:
             start = time.perf_counter()
             conversion = next(conversions, None)
-            if conversion is not None:
-                positions = conversion.rejected.column(columns.RAW_OBJECT_POSITION).to_pylist()
-                reasons = conversion.rejected.column(columns.ERROR_TYPE).to_pylist()
-                for position, reason in zip(positions, reasons, strict=True):
-                    self.rejected[raw.key, int(str(position))] = str(reason)
             self.seconds += time.perf_counter() - start
             if conversion is None:
                 return
+            start = time.perf_counter()
+            self._note(raw.key, conversion)
+            self._reading.proving_seconds += time.perf_counter() - start
+            self.seconds += time.perf_counter() - start
             yield conversion
+
+    def _note(self, raw_object: str, conversion: Conversion) -> None:
+        waiting = self._reading.unconverted
+        reasons = conversion.rejected.column(columns.ERROR_TYPE).to_pylist()
+        for position, reason in zip(_positions(conversion.rejected), reasons, strict=True):
+            place = raw_object, position
+            self.rejections[place] = _Rejection(str(reason), self._reading.hash_of_bytes(waiting.pop(place)))
+        for position in _positions(conversion.pings):
+            del waiting[raw_object, position]
+
+
+def _positions(rows: pa.Table) -> list[int]:
+    return [int(str(position)) for position in rows.column(columns.RAW_OBJECT_POSITION).to_pylist()]
 
 
 @dataclass(slots=True)
@@ -319,17 +348,17 @@ class _Sums:
 
 
 def _add_up(
-    unit: str, records: _Records, rejected: Mapping[tuple[str, int], str], staged: StagedFiles
+    unit: str, records: _Records, rejections: Mapping[Place, _Rejection], staged: StagedFiles
 ) -> dict[date, DateTally]:
     sums: dict[date, _Sums] = {}
     for number, (raw_object, position) in enumerate(_places(records)):
         of_date = sums.setdefault(records.days[number], _Sums())
         of_date.records += 1
-        reason = rejected.get((raw_object, position))
+        rejection = rejections.get((raw_object, position))
         of_value = records.hashes_of_value[number]
-        if reason is not None:
-            of_date.rejected[reason] += 1
-            of_date.rejected_digest.add(records.hashes_of_bytes[number])
+        if rejection is not None:
+            of_date.rejected[rejection.reason] += 1
+            of_date.rejected_digest.add(rejection.hash_of_bytes)
             of_date.bytes += records.content_bytes[number]
         elif of_value is not None:
             of_date.converted += 1
@@ -359,10 +388,12 @@ def _add_up(
     }
 
 
-def _index(records: _Records, rejected: Mapping[tuple[str, int], str]) -> bytes:
-    was_rejected = [place in rejected for place in _places(records)]
-    hashes = zip(was_rejected, records.hashes_of_bytes, records.hashes_of_value, strict=True)
-    contents = [as_bytes if refused else as_value or b"" for refused, as_bytes, as_value in hashes]
+def _index(records: _Records, rejections: Mapping[Place, _Rejection]) -> bytes:
+    found = [rejections.get(place) for place in _places(records)]
+    contents = [
+        rejection.hash_of_bytes if rejection else of_value or b""
+        for rejection, of_value in zip(found, records.hashes_of_value, strict=True)
+    ]
     epoch = date(1970, 1, 1).toordinal()
     days = of_integers([day.toordinal() - epoch for day in records.days], pa.int32())
     arrays: dict[str, Array] = {
@@ -371,7 +402,7 @@ def _index(records: _Records, rejected: Mapping[tuple[str, int], str]) -> bytes:
         "submission_date": days.view(pa.date32()),
         "document_id": of_bytes(records.document_ids),
         "content": of_bytes(contents),
-        "rejected": of_integers(was_rejected, pa.int8()).cast(pa.bool_()),
+        "rejected": of_integers([rejection is not None for rejection in found], pa.int8()).cast(pa.bool_()),
         "path": of_texts(records.paths),
         "offset": of_integers(records.offsets, pa.int64()),
         "number": of_integers(records.numbers, pa.int32()),
@@ -383,5 +414,5 @@ def _index(records: _Records, rejected: Mapping[tuple[str, int], str]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _places(records: _Records) -> Iterable[tuple[str, int]]:
+def _places(records: _Records) -> Iterable[Place]:
     return zip(records.raw_objects, records.positions, strict=True)
