@@ -28,6 +28,8 @@ ENVIRONMENT: Final = "environment"
 """The folder that Spark unpacks the environment into, beside every driver and executor."""
 TRIGGER_SPARE: Final = timedelta(minutes=5)
 """How much later than the trigger itself Airflow gives up waiting for it."""
+PROPERTY_MAX_LENGTH: Final = 1_024
+"""Of a property of a job of EMR Serverless; the settings of a catalog are one."""
 IDLE_SECONDS: Final = 600
 """A cluster that does nothing for so long ends itself, should it outlive its step for whatever reason."""
 
@@ -142,10 +144,17 @@ class ServerlessJob(EmrServerlessStartJobOperator):
         self.workers = workers
 
     def execute(self, context: Any, event: Any = None) -> Any:
-        """Start the job and wait, deferred; the id of the job run."""
+        """Start the job and wait, deferred; once more from the beginning when the application was woken."""
+        if event is not None and event["status"] != "success":
+            raise AirflowException(f"application {self.application_id} does not start: {event['message']}")
         settings = load_settings()
         spark = settings.spark
         seconds = limit_seconds(self.time_limit, self.time_limit_minutes)
+        for name, value in variables_for_jobs(settings).items():
+            if len(value) > PROPERTY_MAX_LENGTH:
+                raise ConfigurationError(
+                    f"{name} has {len(value):,} characters; EMR Serverless takes {PROPERTY_MAX_LENGTH:,}"
+                )
         submit = _submit(settings, "spark.emr-serverless.driverEnv.")
         submit.options["spark.driver.cores"] = str(spark.driver_cores)
         submit.options["spark.driver.memory"] = f"{spark.driver_memory_gib}g"

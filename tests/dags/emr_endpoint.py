@@ -118,7 +118,6 @@ class EmrEndpoint:
             state, details = {
                 SUCCEEDS: ("SUCCESS", "Job is done"),
                 FAILS: ("FAILED", "Job failed, please check complete logs"),
-                STOPPED_BY_HAND: ("CANCELLED", "Cancelled by the user"),
             }[job.fate]
         return {
             "jobRun": {
@@ -135,6 +134,9 @@ class EmrEndpoint:
                 "jobDriver": job.request["jobDriver"],
             }
         }
+
+    def _GetDashboardForJobRun(self, asked: Json) -> Json:  # noqa: N802
+        return {"url": f"https://dashboard/{asked['jobRunId']}"}
 
     def _CancelJobRun(self, asked: Json) -> Json:  # noqa: N802
         self.jobs[asked["jobRunId"]].cancelled = True

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink, EmrLogsLink, EmrServerlessS3LogsLink
+from airflow.sdk.exceptions import AirflowException
 
 from dags.emr import ClusterEnded, ClusterJob, JobRunEnded, ServerlessJob
 from dags.spark_job import spark_job
@@ -88,7 +89,9 @@ def environment(
                 "login": "key",
                 "password": "secret",
                 "extra": {
-                    "service_config": {name: {"endpoint_url": url} for name in ("emr", "emr-serverless")}
+                    # The links to Spark's pages look for the region here only.
+                    "region_name": "us-east-1",
+                    "service_config": {name: {"endpoint_url": url} for name in ("emr", "emr-serverless")},
                 },
             }
         ),
@@ -141,6 +144,7 @@ def runs(
         (where, {"dates": fate, "workers": 5 if fate == FAILS else None})
         for where in ("emr-serverless", "emr-cluster")
         for fate in (SUCCEEDS, FAILS, NEVER_ENDS, STOPPED_BY_HAND)
+        if (where, fate) != ("emr-serverless", STOPPED_BY_HAND)  # tells as much as a failure
     ]
     program = subprocess.run(
         [sys.executable, "-m", "tests.dags.run_emr_jobs", json.dumps(asked)],
@@ -311,12 +315,13 @@ def test_the_page_of_a_run_links_to_its_logs(runs):
     serverless = runs["emr-serverless", SUCCEEDS]["xcom"]
     link = EmrServerlessS3LogsLink().format_link(**serverless["emr_serverless_s3_logs"])
     assert "/s3/buckets/logs?region=us-east-1&prefix=spark/applications/00f1abcdefgh1j0k/jobs/run0/" in link
-    assert {"emr_serverless_dashboard", "emr_serverless_logs"} <= set(serverless)
+    assert serverless["_link_EmrServerlessDashboardLink"].startswith("https://dashboard")
+    assert serverless["_link_EmrServerlessLogsLink"].endswith("/logs/SPARK_DRIVER/stdout.gz")
     assert serverless["return_value"] == "run0"
     cluster = runs["emr-cluster", SUCCEEDS]["xcom"]
-    assert "clusterDetails/j-4" in EmrClusterLink().format_link(**cluster["emr_cluster"])
+    assert "clusterDetails/j-3" in EmrClusterLink().format_link(**cluster["emr_cluster"])
     assert "/s3/buckets/logs/spark/?region" in EmrLogsLink().format_link(**cluster["emr_logs"])
-    assert cluster["return_value"] == "j-4"
+    assert cluster["return_value"] == "j-3"
 
 
 @pytest.mark.parametrize(
@@ -325,7 +330,7 @@ def test_the_page_of_a_run_links_to_its_logs(runs):
         ("emr-serverless", "jobs.count_pings ended as FAILED: Job failed, please check complete logs"),
         (
             "emr-cluster",
-            "ended as FAILED, its cluster j-5 as TERMINATED_WITH_ERRORS: exit status 1; Shut down",
+            "ended as FAILED, its cluster j-4 as TERMINATED_WITH_ERRORS: exit status 1; Shut down",
         ),
     ],
 )
@@ -340,19 +345,13 @@ def test_a_job_that_does_not_end_is_ended(runs, emr):
         assert runs[where, NEVER_ENDS]["state"] == "failed"
         assert "did not end in time" in runs[where, NEVER_ENDS]["output"]
     assert endpoint.asked("CancelJobRun") == [{"applicationId": "00f1abcdefgh1j0k", "jobRunId": "run2"}]
-    assert endpoint.asked("TerminateJobFlows") == [{"JobFlowIds": ["j-6"]}]
+    assert endpoint.asked("TerminateJobFlows") == [{"JobFlowIds": ["j-5"]}]
 
 
-@pytest.mark.parametrize(
-    "where, message",
-    [
-        ("emr-serverless", "ended as CANCELLED: Cancelled by the user"),
-        ("emr-cluster", "ended as CANCELLED, its cluster j-7 as TERMINATED: Terminated by user request"),
-    ],
-)
-def test_what_somebody_stopped_by_hand_has_not_succeeded(runs, where, message):
-    assert runs[where, STOPPED_BY_HAND]["state"] == "failed"
-    assert message in runs[where, STOPPED_BY_HAND]["output"]
+def test_a_cluster_that_somebody_ended_by_hand_has_not_succeeded(runs):
+    run = runs["emr-cluster", STOPPED_BY_HAND]
+    assert run["state"] == "failed"
+    assert "ended as CANCELLED, its cluster j-6 as TERMINATED: Terminated by user request" in run["output"]
 
 
 @pytest.mark.parametrize(
@@ -360,11 +359,11 @@ def test_what_somebody_stopped_by_hand_has_not_succeeded(runs, where, message):
     [
         (
             JobRunEnded,
-            {"applicationId": "00f1abcdefgh1j0k", "jobRunId": "run3"},
+            {"applicationId": "00f1abcdefgh1j0k", "jobRunId": "run1"},
             "CancelJobRun",
-            {"applicationId": "00f1abcdefgh1j0k", "jobRunId": "run3"},
+            {"applicationId": "00f1abcdefgh1j0k", "jobRunId": "run1"},
         ),
-        (ClusterEnded, {"ClusterId": "j-7"}, "TerminateJobFlows", {"JobFlowIds": ["j-7"]}),
+        (ClusterEnded, {"ClusterId": "j-6"}, "TerminateJobFlows", {"JobFlowIds": ["j-6"]}),
     ],
 )
 def test_a_task_that_is_stopped_while_it_waits_ends_its_job(
@@ -393,6 +392,27 @@ def test_nothing_is_started_before_the_package_is_there(
     with pytest.raises(ConfigurationError, match=r"core\.zip is not there: run `make emr-package`"):
         job.execute({})
     assert endpoint.requests == before
+
+
+@pytest.fixture
+def serverless(in_environment: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("TELEMETRY_LAKE_SPARK__RUN_ON", "emr-serverless")
+    return spark_job("count", "jobs.count_pings", [], execution_timeout=TIME_LIMIT)
+
+
+def test_an_application_that_does_not_start_is_named(serverless, emr):
+    endpoint, _ = emr
+    before = list(endpoint.requests)
+    with pytest.raises(AirflowException, match="application 00f1abcdefgh1j0k does not start: max attempts"):
+        serverless.execute({}, {"status": "error", "message": "max attempts"})
+    assert endpoint.requests == before
+
+
+def test_a_setting_that_is_too_long_for_emr_serverless_is_named(serverless, monkeypatch):
+    long = json.dumps({**CATALOG, "uri": "x" * 1_024})
+    monkeypatch.setenv("TELEMETRY_LAKE_CATALOG__SPARK_PROPERTIES", long)
+    with pytest.raises(ConfigurationError, match=r"CATALOG__SPARK_PROPERTIES has 1,1[0-9]{2} characters"):
+        serverless.execute({})
 
 
 def test_keys_of_a_local_stack_are_not_sent_to_emr(in_environment, monkeypatch):
