@@ -1,0 +1,230 @@
+"""Stable tables and aggregates against a second implementation, in Polars, on the same generated pings."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+from pyiceberg.catalog import Catalog
+from pyspark.sql import SparkSession
+
+from jobs import histogram_aggregates as aggregation
+from jobs.date_range import DateRange
+from jobs.histogram_aggregates import HISTOGRAM_AGGREGATES, histogram_aggregates
+from jobs.ping_volumes import ping_volumes
+from jobs.stable_pings import stable_pings
+from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, bucket_bounds
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables import LIVE_PINGS, STABLE_PINGS
+from tests.query.sample_rows import sample_rows
+
+FIRST = date(2026, 11, 20)
+DATES = DateRange(FIRST, FIRST + timedelta(days=3))
+PRECEDING_DAYS = 2
+PINGS = 600
+RANGES = [(0, 1, 1000, 10), (0, 1, 1000, 20), (1, 1, 50, 8), (2, 1, 2, 3), (4, 1, 2, 3)]
+PLACE = ["submission_date", "raw_object", "raw_object_position"]
+GROUP = [
+    *("namespace", "document_type", "app_update_channel", "app_name", "app_version", "build_date"),
+    *("normalized_os", "architecture"),
+]
+DEFINITION = ["process", "name", "key", "histogram_type", "bucket_count", "range_low", "range_high"]
+
+pytestmark = pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
+
+
+def generated(seed: int) -> list[dict[str, Any]]:
+    """Pings of few clients and few document ids, so that everything that can coincide does."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(PINGS):
+        day = FIRST + timedelta(days=chance.randrange(4))
+        tags = chance.choice([None, None, None, "perf", " Automation ,perf"])
+        rows.append(
+            {
+                "document_id": f"document {chance.randrange(PINGS // 2)}",
+                "document_type": chance.choice(["main", "event ü"]),
+                "submission_date": day,
+                "submission_timestamp": datetime(
+                    day.year, day.month, day.day, chance.randrange(3), tzinfo=UTC
+                ),
+                "raw_object": f"raw {chance.randrange(12)}",
+                "raw_object_position": number,
+                "app_update_channel": chance.choice(["release", "beta"]),
+                "app_build_id": chance.choice(
+                    ["20261101120000", "20261101999999", "20261302000000", "OTHER"]
+                ),
+                "architecture": chance.choice([None, "x86"]),
+                "client_id": chance.choice([None, *(f"client {client}" for client in range(20))]),
+                "headers": {} if tags is None else {"x-source-tags": tags},
+                "histograms": list(histograms(chance)),
+            }
+        )
+    return rows
+
+
+def histograms(chance: random.Random) -> Iterator[dict[str, Any]]:
+    for name in chance.sample(["GC_MS", "FRÜH", "KEYED"], chance.randrange(4)):
+        kind, low, high, size = chance.choice(RANGES)
+        bounds = bucket_bounds(BucketRange(HistogramType(kind), low, high, size))
+        buckets = chance.sample(bounds, chance.randrange(len(bounds)))
+        yield {
+            "process": chance.choice(["parent", "content"]),
+            "name": name,
+            "key": chance.choice(["a", "b"]) if name == "KEYED" else None,
+            "histogram_type": kind,
+            "bucket_count": size,
+            "range_low": low,
+            "range_high": high,
+            "buckets": buckets,
+            "counts": [chance.choice([0, 1, 3, 1000, 2**31 - 1]) for _ in buckets],
+            "sum": chance.choice([-1.0, 0.5, 7.0, 2.0**44]),
+            **dict.fromkeys(("log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi"), -1.0),
+        }
+
+
+def rows_of(catalog: Catalog, table: str) -> pl.DataFrame:
+    frame = pl.from_arrow(catalog.load_table(table).scan().to_arrow())
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def append(catalog: Catalog, table: str, rows: list[dict[str, Any]]) -> None:
+    columns: pa.Table = sample_rows(table, rows)
+    catalog.load_table(table).append(columns)
+
+
+def expected_stable(live: pl.DataFrame) -> pl.DataFrame:
+    """The first of each document id in each window; `live` has the columns that matter and `tagged`."""
+    genuine = live.filter(~pl.col("tagged")).sort("submission_timestamp", "raw_object", "raw_object_position")
+    kept: list[dict[str, Any]] = []
+    for (_,), same in genuine.group_by("document_id", maintain_order=True):
+        rows = same.to_dicts()
+        for number, row in enumerate(rows):
+            days = [(row["submission_date"] - before["submission_date"]).days for before in rows[:number]]
+            if not any(days_before <= PRECEDING_DAYS for days_before in days):
+                kept.append(row)
+    return pl.DataFrame(kept, schema=live.schema).drop("tagged")
+
+
+def places(catalog: Catalog) -> pl.DataFrame:
+    """Where each row of live.pings is, and whether it is `tagged` as a test ping."""
+    rows = catalog.load_table(LIVE_PINGS).scan().to_arrow()
+    sent = [dict(headers or ()).get("x-source-tags", "") for headers in rows.column("headers").to_pylist()]
+    tagged = ["automation" in [tag.strip().lower() for tag in tags.split(",")] for tags in sent]
+    frame = pl.from_arrow(rows.select(["document_id", "submission_timestamp", *PLACE]))
+    assert isinstance(frame, pl.DataFrame)
+    return frame.with_columns(tagged=pl.Series(tagged))
+
+
+def expected_aggregates(stable: pl.DataFrame) -> pl.DataFrame:
+    samples = (
+        stable.with_columns(
+            build_date=pl.col("app_build_id").str.slice(0, 8).str.to_date("%Y%m%d", strict=False)
+        )
+        .with_row_index("ping")
+        .explode("histograms", empty_as_null=True)
+        .filter(pl.col("histograms").is_not_null())
+        .unnest("histograms")
+    )
+    grain = ["submission_date", *GROUP, *DEFINITION]
+    base = samples.group_by(grain).agg(
+        pings=pl.len(),
+        sum=pl.col("sum").filter((pl.col("sum") >= 0) & (pl.col("sum") % 1 == 0)).cast(pl.Int64).sum(),
+    )
+    each = samples.explode("buckets", "counts", empty_as_null=True).filter(pl.col("counts") > 0)
+    counts = each.group_by(*grain, "buckets").agg(counts=pl.col("counts").sum())
+    of_clients = (
+        each.filter(pl.col("client_id").is_not_null())
+        .group_by(*grain, "client_id", "buckets")
+        .agg(n=pl.col("counts").sum())
+        .with_columns(weight=pl.col("n") / pl.col("n").sum().over(*grain, "client_id"))
+    )
+    normalized = of_clients.group_by(*grain, "buckets").agg(normalized=pl.col("weight").sum())
+    clients = of_clients.group_by(grain).agg(clients=pl.col("client_id").n_unique())
+    bounds = (
+        base.select(DEFINITION)
+        .unique()
+        .with_columns(
+            buckets=pl.struct("histogram_type", "range_low", "range_high", "bucket_count").map_elements(
+                lambda of: list(
+                    bucket_bounds(
+                        BucketRange(
+                            HistogramType(of["histogram_type"]),
+                            of["range_low"],
+                            of["range_high"],
+                            of["bucket_count"],
+                        )
+                    )
+                ),
+                return_dtype=pl.List(pl.Int32),
+            )
+        )
+    )
+    return (
+        base.join(bounds, on=DEFINITION, nulls_equal=True)
+        .explode("buckets")
+        .join(counts, on=[*grain, "buckets"], how="left", nulls_equal=True)
+        .join(normalized, on=[*grain, "buckets"], how="left", nulls_equal=True)
+        .join(clients, on=grain, how="left", nulls_equal=True)
+        .with_columns(pl.col("counts", "normalized", "clients").fill_null(0))
+        .sort(*grain, "buckets")
+        .select(*grain, "pings", "clients", "sum", "buckets", "counts", "normalized")
+    )
+
+
+def test_every_table_is_what_polars_makes_of_the_same_pings(
+    spark: SparkSession, catalog: Catalog, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    # Small shares, so that a client's pings come from several reads and sums from several shares.
+    for limit, size in {"READ_MAX_PINGS": 64, "SHARE_PINGS": 50, "SUMMED_AT_ONCE": 16}.items():
+        monkeypatch.setattr(aggregation, limit, size)
+    rows = generated(seed=6)
+    append(catalog, LIVE_PINGS, rows[: PINGS // 2])
+    # In a wrong order, one date twice, and before half of the pings are there.
+    for day in (3, 0):
+        one = DateRange(FIRST + timedelta(days=day), FIRST + timedelta(days=day))
+        assert len(list(stable_pings(spark, one, preceding_days=PRECEDING_DAYS))) == 1
+    append(catalog, LIVE_PINGS, rows[PINGS // 2 :])
+    made = list(stable_pings(spark, DATES, preceding_days=PRECEDING_DAYS))
+    assert [each.day for each in made] == list(DATES)
+    assert not list(stable_pings(spark, DATES, preceding_days=PRECEDING_DAYS))
+
+    live, stable = rows_of(catalog, LIVE_PINGS), rows_of(catalog, STABLE_PINGS)
+    expected = expected_stable(places(catalog))
+    assert 0 < len(expected) < len(live)
+    whole = live.join(expected.select(PLACE), on=PLACE)
+    assert sorted(stable.to_dicts(), key=str) == sorted(whole.to_dicts(), key=str)
+
+    summed = list(histogram_aggregates(spark, settings, DATES))
+    assert [each.day for each in summed] == list(DATES)
+    assert not list(histogram_aggregates(spark, settings, DATES))
+    found = rows_of(catalog, HISTOGRAM_AGGREGATES).explode("buckets", "counts", "normalized")
+    oracle = expected_aggregates(stable)
+    assert_frame_equal(
+        found.select(oracle.columns).sort("submission_date", *GROUP, *DEFINITION, "buckets"),
+        oracle,
+        check_dtypes=False,
+        abs_tol=1e-6,
+    )
+
+    volumes = {each.day: each.rows for each in ping_volumes(spark, DATES)}
+    assert set(volumes) == set(DATES)
+    counted = rows_of(catalog, "derived.ping_volumes").group_by("submission_date").agg(pl.col("pings").sum())
+    per_day = live.group_by("submission_date").agg(pings=pl.len().cast(pl.Int64))
+    assert_frame_equal(counted, per_day, check_row_order=False)
+
+    # A late ping makes its date and those whose window it is in out of date, and then what was made of them.
+    day = FIRST + timedelta(days=1)
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    late = {"document_id": "late", "submission_date": day, "submission_timestamp": noon, "headers": {}}
+    late = {**rows[0], **late}
+    append(catalog, LIVE_PINGS, [late])
+    remade = [each.day for each in stable_pings(spark, DATES, preceding_days=PRECEDING_DAYS)]
+    assert remade == list(DATES)[1:]
+    assert [each.day for each in histogram_aggregates(spark, settings, DATES)] == remade
+    assert [each.day for each in ping_volumes(spark, DATES)] == remade[:1]
