@@ -5,17 +5,20 @@
 Makes a lake of its own in a folder: a catalog in a file, `stable.pings` with pings of 72 KB on one day and
 rows of dimensions on others. Then runs each script on this machine as `jobs/mapreduce.py` would and prints
 one table. Rates are per second of the clock, from the plan to the finished output, best of the rounds; the
-start of Spark is told apart. `--lake FOLDER` keeps the lake, and finds it again.
+start of Spark is told apart. The last column is processor time of the map side alone, which other work on
+the machine hardly changes. `--lake FOLDER` keeps the lake, and finds it again.
 """
 
 import argparse
 import os
+import pickle
 import shutil
 import sys
 import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,14 +32,18 @@ from benchmarks.realistic_pings import DEFINITIONS, FIRST_SUBMISSION, jittered_p
 from jobs.mapreduce import Run, run_script
 from jobs.mapreduce import Table as PingTable
 from jobs.spark_session import open_session
+from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.columns import SUBMISSION_DATE
 from telemetry_lake.convert import Converter
+from telemetry_lake.mapreduce.map_phase import MapTask, columns_read, map_unit
 from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.row_filter import RowFilter
 from telemetry_lake.mapreduce.script import load_script
+from telemetry_lake.mapreduce.units import plan_units
 from telemetry_lake.raw_object import RawObject
 from telemetry_lake.row_filters import equal_to
 from telemetry_lake.settings import CatalogSettings, ConversionSettings, Settings
+from telemetry_lake.table_files import READ_ONLY_FILE_IO
 from telemetry_lake.tables import table_definition
 
 if TYPE_CHECKING:
@@ -47,7 +54,9 @@ DOCUMENTS_DATE = FIRST_SUBMISSION.date()
 DIMENSIONS_DATE = date(2026, 10, 1)
 DIMENSIONS_PER_DAY = 1_000_000
 PINGS_PER_APPEND = 1_000
-TARGETS = {"documents": 10_000, "dimensions": 1_000_000}
+DOCUMENTS_TARGET = 10_000
+DIMENSIONS_TARGET = 1_000_000
+MAP_SIDE_UNITS = 3
 COUNTING = """
     def reduce(key, values, context):
         context.write(key, sum(values))
@@ -120,8 +129,6 @@ def settings_of(folder: Path) -> Settings:
 
 def fill(settings: Settings, pings: int, rows: int) -> None:
     """Append what the table does not have yet."""
-    from telemetry_lake.catalog import create_tables, load_lake_catalog
-
     catalog = load_lake_catalog(settings)
     create_tables(catalog)
     table = catalog.load_table(STABLE_PINGS)
@@ -180,8 +187,8 @@ def rows_of_dimensions(count: int, seed: int) -> pa.Table:
         if isinstance(said, list) and len(said) == count:
             arrays.append(pa.array(said, field.type))
         elif isinstance(said, list):
-            codes = pa.array(chance.integers(0, len(said), count, dtype=np.int32))
-            arrays.append(pa.DictionaryArray.from_arrays(codes, said).cast(field.type))
+            codes = chance.integers(0, len(said), count, dtype=np.int32)
+            arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(said)).cast(field.type))
         elif field.name == "sample_id":
             arrays.append(pa.array(chance.integers(0, 100, count, dtype=np.int32)))
         else:
@@ -204,65 +211,101 @@ def _nothing(field: "pa.Field[Any]") -> Any:
     return [] if pa.types.is_nested(field.type) else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row of the table."""
+
+    name: str
+    ask: Callable[[], int]
+    """Answers it with Spark, and says how many pings it looked at."""
+    target: int | None = None
+    """In pings a second."""
+    run: Run | None = None
+    """The run of a script."""
+
+
 def measure(settings: Settings, folder: Path, rounds: int, only: str) -> None:
     """Run everything and print the table."""
     start = time.monotonic()
     session = open_session(settings, "benchmark of mapreduce", short=True)
     up = time.monotonic() - start
     table = Table(title=f"{os.cpu_count()} cores; Spark was up after {up:.1f} s, which is not counted")
-    for heading in ("", "pings", "seconds", "pings/s", "target"):
+    for heading in ("", "pings", "seconds", "pings/s", "target", "map side, µs of a core/ping"):
         table.add_column(heading, justify="right" if heading else "left")
     try:
-        for name, question, target in questions(settings, session, folder):
-            if only not in name:
+        for question in questions(settings, session, folder):
+            if only not in question.name:
                 continue
             best, pings = float("inf"), 0
             for _ in range(rounds):
                 start = time.monotonic()
-                pings = question()
+                pings = question.ask()
                 best = min(best, time.monotonic() - start)
-            goal = f"{TARGETS[target]:,}" if target else ""
-            table.add_row(name, f"{pings:,}", f"{best:.2f}", f"{pings / best:,.0f}", goal)
-            show(f"{name}: {pings / best:,.0f} pings/s")
+            table.add_row(
+                question.name,
+                f"{pings:,}",
+                f"{best:.2f}",
+                f"{pings / best:,.0f}",
+                f"{question.target:,}" if question.target else "",
+                f"{map_side(settings, question.run):,.2f}" if question.run else "",
+            )
+            show(f"{question.name}: {pings / best:,.0f} pings/s")
     finally:
         session.stop()
-    Console(width=110).print(table)
+    Console(width=130).print(table)
 
 
-def questions(
-    settings: Settings, session: "SparkSession", folder: Path
-) -> Iterator[tuple[str, Callable[[], int], str | None]]:
-    """What is measured: its name, what runs it and says how many pings it looked at, and its target."""
+def map_side(settings: Settings, run: Run) -> float:
+    """Microseconds of processor time a ping on the map side alone, in this process, over a few units."""
+    table = load_lake_catalog(settings, file_io=READ_ONLY_FILE_IO).load_table(STABLE_PINGS)
+    plan = plan_units(table, run.row_filter)
+    read = columns_read(run.script, table_definition(STABLE_PINGS), run.row_filter)
+    units = plan.units[:MAP_SIDE_UNITS]
+    task = MapTask(
+        run.script.source, units, read, run.row_filter, dict(table.io.properties), None, run.max_failures
+    )
+    used: list[float] = []
+    for _ in range(2):
+        start = time.process_time()
+        summaries = [
+            pickle.loads(batch.column("summary")[0].as_py())
+            for number in range(len(units))
+            for batch in map_unit(task, number)
+            if not batch.column("summary").null_count
+        ]
+        used.append((time.process_time() - start) / sum(one.records for one in summaries))
+    return min(used) * 1e6
+
+
+def questions(settings: Settings, session: "SparkSession", folder: Path) -> Iterator[Question]:
+    """What is measured."""
     documents = RowFilter(first_date=DOCUMENTS_DATE, last_date=DOCUMENTS_DATE)
     dimensions = RowFilter(last_date=DOCUMENTS_DATE - timedelta(days=1))
     for number, (name, text) in enumerate(SCRIPTS.items()):
         file = folder / f"script_{number}.py"
         file.write_text(textwrap.dedent(text) + textwrap.dedent(COUNTING))
-        rows, target = documents, "documents" if "json" in name else None
+        rows, target = documents, DOCUMENTS_TARGET if "json" in name else None
         if name == "dimensions only":
-            rows, target = dimensions, "dimensions"
+            rows, target = dimensions, DIMENSIONS_TARGET
+        output = str(folder / "output")
+        run = Run(load_script(file), PingTable.STABLE, rows, output, OutputFormat.TEXT, None, 0)
 
-        def run(file: Path = file, rows: RowFilter = rows) -> int:
-            one = Run(
-                load_script(file), PingTable.STABLE, rows, str(folder / "output"), OutputFormat.TEXT, None, 0
-            )
-            return run_script(session, settings, one).records
+        def ask(run: Run = run) -> int:
+            return run_script(session, settings, run).records
 
-        yield name, run, target
+        yield Question(name, ask, target, run)
 
     def by_os() -> int:
-        counts = (
-            session.table(STABLE_PINGS).where(f"submission_date = '{DOCUMENTS_DATE}'").groupBy("os").count()
-        )
-        return sum(row["count"] for row in counts.collect())
+        of_day = session.table(STABLE_PINGS).where(f"submission_date = '{DOCUMENTS_DATE}'")
+        return sum(row["count"] for row in of_day.groupBy("os").count().collect())
 
     def by_dimensions() -> int:
-        rows = session.table(STABLE_PINGS).where(f"submission_date < '{DOCUMENTS_DATE}'")
-        counts = rows.groupBy("app_name", "app_update_channel").count()
+        before = session.table(STABLE_PINGS).where(f"submission_date < '{DOCUMENTS_DATE}'")
+        counts = before.groupBy("app_name", "app_update_channel").count()
         return sum(row["count"] for row in counts.collect())
 
-    yield "OS distribution, DataFrame", by_os, None
-    yield "dimensions only, DataFrame", by_dimensions, None
+    yield Question("OS distribution, DataFrame", by_os)
+    yield Question("dimensions only, DataFrame", by_dimensions)
 
 
 def show(line: str) -> None:

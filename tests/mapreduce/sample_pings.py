@@ -3,6 +3,7 @@
 import random
 from datetime import timedelta
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -39,19 +40,31 @@ def sample_pings() -> pa.Table:
 
 def _document(chance: random.Random, number: int, channel: str) -> tuple[str, dict[str, object]]:
     version = chance.choice(("23.0", "24.0", "130.0"))
-    buckets = {str(bound): chance.randrange(5) for bound in (0, 1, 4, 7, 10) if chance.random() < 0.6}
     if number % 4 == 0:
         document = classic_document(name="zoë \u2028")
         document["info"] |= {"appUpdateChannel": channel, "appVersion": version}
         return f"/submit/telemetry/{{}}/saved-session/Firefox/{version}/{channel}/20130814063812", document
     if number % 4 == 1:
         return "/submit/org-app/baseline/1/{}", glean_document(more=[1.5, None, {"deep": {"x": 2**70}}])
-    histogram = linear(buckets, sum=chance.randrange(100), log_sum=chance.random())
+    # No two alike, so that one in the place of another is noticed.
+    first, second, third, fourth = (_histogram(chance) for _ in range(4))
     document = unified_document(
-        histograms={"A_MS": histogram, "UNKNOWN": {"values": {"0": 1}}, "B": linear({}, extra="kept")},
-        keyedHistograms={"KEYED": {"key/1": histogram, "é": histogram}, "EMPTY": {}},
-        processes={"content": {"histograms": {"A_MS": histogram}}},
+        histograms={
+            "A_MS": first,
+            "UNKNOWN": {"values": {"0": 1}},
+            "B": linear({}, extra="kept"),
+            "C": second,
+            "D_FLAG": {"range": [1, 2], "bucket_count": 3, "histogram_type": 3, "values": {"0": 0, "1": 1}},
+            "E": {"range": [1, 3000], "bucket_count": 10, "histogram_type": 0, "values": {"8": 2, "414": 9}},
+        },
+        keyedHistograms={"KEYED": {"key/1": third, "é": second}, "EMPTY": {}},
+        processes={"content": {"histograms": {"A_MS": fourth}}},
     )
     document["clientId"] = str(UUID(int=chance.randrange(12), version=4))
     document["application"] |= {"channel": channel, "version": version}
     return f"/submit/telemetry/{{}}/main/Firefox/{version}/{channel}/20251103141854", document
+
+
+def _histogram(chance: random.Random) -> dict[str, Any]:
+    counts = {str(bound): chance.randrange(1, 10**6) for bound in (0, 1, 4, 7, 10) if chance.random() < 0.6}
+    return linear(counts, sum=chance.randrange(10**6), log_sum=chance.random())
