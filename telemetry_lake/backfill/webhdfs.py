@@ -36,6 +36,7 @@ _REFUSALS: Final = {
     "ChecksumException",
     "IOException",
     "IllegalArgumentException",
+    "PathIOException",
     "UnsupportedOperationException",
 }
 """What HDFS says of damaged files, and of questions it does not know; all else may pass by itself."""

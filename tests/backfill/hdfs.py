@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -88,6 +89,15 @@ class Hdfs:
             what=f"HDFS is ready: {self._name_node.log()}",
         )
 
+    def start_name_node(self) -> None:
+        """Start the name node unless it runs, and wait until it answers questions and allows changes."""
+        self._name_node.start(wait=False)
+        wait_until(
+            lambda: wrong_with(self._program("probe", (), check_health=self._check_out_of_safe_mode)) is None,
+            deadline_seconds=DEADLINE_SECONDS,
+            what="the name node has left safe mode",
+        )
+
     def kill(self) -> None:
         """SIGKILL to every process."""
         for program in (*self.data_nodes, self._name_node):
@@ -112,21 +122,28 @@ class Hdfs:
 
     def write(self, path: str, content: bytes, *, replication: int = REPLICATION) -> None:
         """Write a file, over one that is there."""
-        where = self._request(
-            "PUT",
-            path,
-            op="CREATE",
-            overwrite="true",
-            replication=replication,
-            noredirect="true",
-            blocksize=BLOCK_BYTES,
-        ).json()["Location"]
-        requests.put(where, data=content, timeout=HTTP_TIMEOUT_SECONDS).raise_for_status()
+
+        def is_written() -> bool:
+            answer = self._request(
+                "PUT",
+                path,
+                op="CREATE",
+                overwrite="true",
+                replication=replication,
+                noredirect="true",
+                blocksize=BLOCK_BYTES,
+            )
+            where = answer.json()["Location"]
+            return requests.put(where, data=content, timeout=HTTP_TIMEOUT_SECONDS).ok
+
+        # A data node's first question after the name node was started again goes to the old one.
+        wait_until(is_written, deadline_seconds=DEADLINE_SECONDS, what=f"{path} is written")
 
     def append(self, path: str, content: bytes) -> None:
         """Write behind the end of a file."""
         where = self._request("POST", path, op="APPEND", noredirect="true").json()["Location"]
-        requests.post(where, data=content, timeout=HTTP_TIMEOUT_SECONDS).raise_for_status()
+        answer = requests.post(where, data=content, timeout=HTTP_TIMEOUT_SECONDS)
+        assert answer.ok, answer.text
 
     def set_modified(self, path: str, modified_ms: int) -> None:
         """Give a file another modification time."""
@@ -152,23 +169,20 @@ class Hdfs:
             if any(f":{port}" in str(names) for port in of_node)
         ]
 
-    def corrupt_block(self, content: bytes, at: int, *, replicas: int | None = None) -> int:
-        """Flip a bit of the block that begins with `content`, in this many of its replicas (None: in all).
-
-        `at` counts from the block's beginning; how many replicas were changed. Data nodes do not notice.
-        """
-        changed = 0
-        for file in self._directory.rglob("blk_*"):
-            if file.suffix == ".meta" or changed == replicas:
-                continue
+    def corrupt_block(self, path: str, at: int, *, replicas: int = REPLICATION) -> None:
+        """Flip a bit of the byte at `at` of a file, in so many replicas; the data nodes do not notice yet."""
+        located = self._request("GET", path, op="GET_BLOCK_LOCATIONS").json()["LocatedBlocks"][
+            "locatedBlocks"
+        ]
+        block_id = located[at // BLOCK_BYTES]["block"]["blockId"]
+        files = list(self._directory.rglob(f"blk_{block_id}"))
+        assert len(files) >= replicas, f"{path} has {len(files)} replicas"
+        for file in files[:replicas]:
             with file.open("r+b") as block:
-                if block.read(len(content)) == content:
-                    block.seek(at)
-                    (byte,) = block.read(1)
-                    block.seek(at)
-                    block.write(bytes([byte ^ 1]))
-                    changed += 1
-        return changed
+                block.seek(at % BLOCK_BYTES)
+                (byte,) = block.read(1)
+                block.seek(at % BLOCK_BYTES)
+                block.write(bytes([byte ^ 1]))
 
     def log(self) -> str:
         """The last part of what all processes wrote."""
@@ -177,7 +191,7 @@ class Hdfs:
     def _request(self, method: str, path: str, **parameters: str | int) -> requests.Response:
         answer = requests.request(
             method,
-            f"http://{LOOPBACK}:{self.http_port}/webhdfs/v1{path}",
+            f"http://{LOOPBACK}:{self.http_port}/webhdfs/v1{quote(path)}",
             params=parameters,
             timeout=HTTP_TIMEOUT_SECONDS,
         )
@@ -186,17 +200,38 @@ class Hdfs:
 
     # --- Configuration -------------------------------------------------------------------------------
 
+    def _check_out_of_safe_mode(self) -> None:
+        if self._bean(self.http_port, "NameNode", "FSNamesystemState")["FSState"] != "Operational":
+            raise Unhealthy("the name node is in safe mode")
+
     def _wrong(self, alive: int) -> str | None:
         def check() -> None:
-            answer = probe(
-                "the name node",
-                f"http://{LOOPBACK}:{self.http_port}/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState",
-            )
-            beans = orjson.loads(answer)["beans"]
-            if not beans or (beans[0]["NumLiveDataNodes"], beans[0]["FSState"]) != (alive, "Operational"):
-                raise Unhealthy(f"the name node: {beans}")
+            state = self._bean(self.http_port, "NameNode", "FSNamesystemState")
+            if (state["NumLiveDataNodes"], state["FSState"]) != (alive, "Operational"):
+                raise Unhealthy(f"the name node: {state}")
+            if alive < DATA_NODES:
+                return
+            if missing := self._bean(self.http_port, "NameNode", "NameNodeInfo")["NumberOfMissingBlocks"]:
+                raise Unhealthy(f"{missing} blocks are missing")
+            for node in self.data_nodes:
+                # A node that was started again is alive for the name node before it is.
+                port = sorted(node.program.ports)[1]
+                info = self._bean(port, "DataNode", "DataNodeInfo")
+                actors = orjson.loads(info.get("BPServiceActorInfo", "[]"))
+                if [actor["ActorState"] for actor in actors] != ["RUNNING"]:
+                    raise Unhealthy(f"{node.program.name}: {actors}")
 
         return wrong_with(self._program("probe", (), check_health=check))
+
+    @staticmethod
+    def _bean(port: int, service: str, name: str) -> dict[str, Any]:
+        """What a server says of itself."""
+        where = f"http://{LOOPBACK}:{port}/jmx?qry=Hadoop:service={service},name={name}"
+        beans = orjson.loads(probe(service, where))["beans"]
+        if not beans:
+            raise Unhealthy(f"{service} is only starting")
+        found: dict[str, Any] = beans[0]
+        return found
 
     def _program(self, name: str, command: tuple[str, ...], **more: Any) -> Program:
         return Program(
@@ -271,6 +306,9 @@ def hdfs(hdfs_cluster: Hdfs) -> Hdfs:
 
 
 @pytest.fixture
-def hdfs_directory(hdfs: Hdfs) -> str:
-    """The path of a directory of this test's own."""
-    return f"/archive-{uuid.uuid4().hex[:12]}"
+def hdfs_directory(hdfs: Hdfs) -> Iterator[str]:
+    """The path of a directory of this test's own, deleted behind it: what is damaged in it harms no other."""
+    path = f"/archive-{uuid.uuid4().hex[:12]}"
+    yield path
+    hdfs.start_name_node()
+    hdfs.delete(path)
