@@ -254,19 +254,19 @@ def test_filters_dates_and_samples_leave_rows_and_files_out(engine: Engine, cata
     rules = (
         FilterRule(field_name="document_type", allowed_values="main"),
         FilterRule(field_name="appUpdateChannel", allowed_values=("beta", "nightly")),
-        FilterRule(field_name="appVersion", allowed_values={"min": "13", "max": "2"}),
+        FilterRule(field_name="appVersion", allowed_values={"min": "13", "max": "23.5"}),
         FilterRule(field_name="reason", allowed_values="*"),
     )
-    row_filter = RowFilter(rules, date(2026, 11, 24), date(2026, 11, 24), 50)
+    row_filter = RowFilter(rules, date(2026, 11, 24), date(2026, 11, 24), 80)
 
     def wanted(row: dict[str, Any]) -> bool:
         return (
             row["document_type"] == "main"
             and row["app_update_channel"] in ("beta", "nightly")
-            and row["app_version"] == "130.0"
+            and row["app_version"] in ("130.0", "23.0")
             and row["submission_date"] == date(2026, 11, 24)
             and row["sample_id"] is not None
-            and row["sample_id"] < 50
+            and row["sample_id"] < 80
         )
 
     assert engine.run(script, row_filter=row_filter) == engine.expected(script, wanted) != ""
