@@ -17,7 +17,8 @@ from telemetry_lake.backfill.webhdfs import CHECKSUM_CHUNK_BYTES, WebHdfs
 from telemetry_lake.failures import RetriableError
 from telemetry_lake.settings import SourceFormat, SourceSettings
 from tests.backfill.conftest import HadoopFiles, format_of, listed, problems_of, records_of
-from tests.backfill.hdfs import BLOCK_BYTES, Hdfs
+from tests.backfill.hdfs import BLOCK_BYTES, DEADLINE_SECONDS, Hdfs
+from tests.stack_fixture import wait_until
 
 PLAIN, BLOCKS, LINES = "sequence-text-none", "sequence-text-block-default", "lines-none"
 
@@ -168,7 +169,7 @@ def test_a_data_node_that_dies_while_it_is_read_is_read_around(hdfs: Hdfs, store
     assert records_of(found) == hadoop_files.records
 
 
-def test_a_block_whose_nodes_are_gone_for_now_is_retried_and_not_given_up(hdfs: Hdfs, hdfs_directory):
+def test_a_block_whose_nodes_are_all_gone_is_retried_and_then_a_problem(hdfs: Hdfs, hdfs_directory):
     lines = b"".join(b"%07d\t%s\n" % (number, b"x" * 90) for number in range(25_000))
     path = f"{hdfs_directory}/part-00000"
     hdfs.write(path, lines, replication=1)
@@ -176,10 +177,30 @@ def test_a_block_whose_nodes_are_gone_for_now_is_retried_and_not_given_up(hdfs: 
     file = listed(source, "part-00000")
     nodes = [hdfs.data_nodes_of(path, block) for block in range(3)]
     gone = nodes[1]
+    lost_blocks = [number for number, of_block in enumerate(nodes) if of_block == gone]
     hdfs.kill_data_node(gone[0], wait_until_noticed=False)
     # As long as the name node counts on the node, it may come back: nothing is given up.
     with pytest.raises(RetriableError, match="does not answer"):
         read_all(source, file)
+    hdfs.kill_data_node(gone[0])
+    wait_until(
+        lambda: not any(hdfs.blocks(path)[block]["hosts"] for block in lost_blocks),
+        deadline_seconds=DEADLINE_SECONDS,
+        what="the name node gives the blocks up",
+    )
+    found = read_all(source, file)
+    problems = problems_of(found)
+    assert {problem.kind for problem in problems} == {ProblemKind.UNREADABLE_BYTES}
+    assert all(problem.offset is not None for problem in problems)
+    kept = {
+        number
+        for number in range(25_000)
+        if not {number * 99 // BLOCK_BYTES, (number * 99 + 98) // BLOCK_BYTES} & set(lost_blocks)
+    }
+    assert [int(one.document_id) for one in found if isinstance(one, SourceRecord)] == sorted(kept)
+    assert [problem.kind for problem in list_source(source) if isinstance(problem, SourceProblem)] == [
+        ProblemKind.NO_CHECKSUM
+    ]
 
 
 @pytest.mark.slow
