@@ -115,6 +115,10 @@ bench-pipeline: install ## Measure a whole stack under 732 pings/s: backlog, fre
 bench-mapreduce: install ## Measure map-reduce scripts over 20,000 pings of 72 KB and 5,000,000 rows of dimensions (10 minutes)
 	@$(PYTHON) -m benchmarks.mapreduce $(ARGUMENTS)
 
+.PHONY: bench-aggregates
+bench-aggregates: install ## Measure how fast stable.pings and derived.histogram_aggregates are made of 20,000 pings (5 minutes)
+	@$(PYTHON) -m benchmarks.aggregates $(ARGUMENTS)
+
 .PHONY: chaos
 chaos: install ## Kill processes of a whole stack while a fleet posts; is a ping lost or doubled? ARGUMENTS="--minutes 60"
 	@$(PYTHON) -m benchmarks.chaos $(ARGUMENTS)

@@ -1,0 +1,125 @@
+"""How fast stable.pings is made of live.pings, and derived.histogram_aggregates of that.
+
+    python -m benchmarks.aggregates
+
+Makes a lake of its own in a folder with pings of 72 KB and 302 histograms on one day, two of a client on
+average, of three builds, and runs both jobs on them as `jobs/stable_pings.py` and
+`jobs/histogram_aggregates.py` would. Rates are per second of the clock, from the first question to the
+catalog to the record of the made date; the start of Spark is told apart, and the first round, in which Java
+still compiles, too. CPU seconds are those of all processes together.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from random import Random
+from uuid import UUID
+from zlib import crc32
+
+import psutil
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.mapreduce import converted_pings, settings_of
+from jobs.date_range import DateRange
+from jobs.histogram_aggregates import histogram_aggregates
+from jobs.made_dates import MadeDate
+from jobs.spark_session import open_session
+from jobs.stable_pings import stable_pings
+from telemetry_lake.catalog import create_tables, load_lake_catalog
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables import LIVE_PINGS
+
+BUILDS = ("20130814063812", "20130815063812", "20130816063812")
+PINGS_OF_A_CLIENT = 2
+
+
+def main() -> None:
+    """Make the lake, measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pings", type=int, default=20_000, help="pings of 72 KB (default 20000)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each job (default 3)")
+    parser.add_argument("--lake", type=Path, help="a folder for the lake, which is kept")
+    arguments = parser.parse_args()
+    folder = arguments.lake or Path(tempfile.mkdtemp(prefix="bench-aggregates-"))
+    try:
+        settings = settings_of(folder.resolve())
+        measure(settings, fill(settings, arguments.pings), arguments.pings, arguments.rounds)
+    finally:
+        if arguments.lake is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill(settings: Settings, pings: int) -> date:
+    """Append to live.pings what it does not have yet; the date of the pings."""
+    catalog = load_lake_catalog(settings)
+    create_tables(catalog)
+    table = catalog.load_table(LIVE_PINGS)
+    have = table.scan().count()
+    chance = Random(have)
+    for part in converted_pings(pings - have, have):
+        table.append(with_clients(part, pings // PINGS_OF_A_CLIENT, chance))
+    day = table.scan(limit=1).to_arrow().column("submission_date")[0].as_py()
+    assert isinstance(day, date)
+    return day
+
+
+def with_clients(rows: pa.Table, clients: int, chance: Random) -> pa.Table:
+    """`rows` of some of so many clients, each with one build."""
+    ids = [str(UUID(int=chance.randrange(clients), version=4)) for _ in range(rows.num_rows)]
+    columns = {
+        "client_id": pa.array(ids),
+        "sample_id": pa.array([crc32(client.encode()) % 100 for client in ids], pa.int32()),
+        "app_build_id": pa.array([BUILDS[crc32(client.encode()) % len(BUILDS)] for client in ids]),
+    }
+    for name, values in columns.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+    return rows
+
+
+def measure(settings: Settings, day: date, pings: int, rounds: int) -> None:
+    """Run both jobs so many times and print what they took."""
+    started = time.monotonic()
+    session = open_session(settings, "benchmark")
+    report = Table(title=f"{pings:,} pings of 72 KB; Spark was up after {time.monotonic() - started:.1f} s")
+    for heading in ("job", "round", "seconds", "pings/s", "CPU seconds", "rows"):
+        report.add_column(heading, justify="left" if heading == "job" else "right")
+    dates = DateRange(day, day)
+    jobs: dict[str, Callable[[], Iterable[MadeDate]]] = {
+        "stable_pings": lambda: stable_pings(session, dates, again=True),
+        "histogram_aggregates": lambda: histogram_aggregates(session, settings, dates, again=True),
+    }
+    try:
+        for name, job in jobs.items():
+            for number in range(1, rounds + 1):
+                before, began = cpu_seconds(), time.monotonic()
+                (made,) = job()
+                seconds = time.monotonic() - began
+                report.add_row(
+                    name,
+                    str(number),
+                    f"{seconds:.1f}",
+                    f"{pings / seconds:,.0f}",
+                    f"{cpu_seconds() - before:.1f}",
+                    f"{made.rows:,}",
+                )
+    finally:
+        session.stop()
+    Console().print(report)
+
+
+def cpu_seconds() -> float:
+    """What this process and all below it have used."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+if __name__ == "__main__":
+    main()
