@@ -349,7 +349,7 @@ def plot_histograms(sums: Sequence[HistogramSum], *, unit: str) -> "Figure":
     axes.set_xlabel(f"{whole.name} ({unit})")
     axes.set_ylabel("samples in the bucket (% of all)")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     axes.grid(visible=True, alpha=0.3)
     return figure
 

@@ -87,23 +87,27 @@ by_build = (
     .orderBy("channel", "build")
     .toPandas()
 )
+if by_build.empty:
+    sys.exit(f"{chosen.table}.pings has no start-up times for {chosen.dates}: --table live is minutes fresh")
 print(by_build.drop(columns="built").to_string(index=False))
 
+# %% [markdown]
+# Some people never update: builds that are much older than the newest would squeeze all others together.
+
 # %%
+drawn_builds = by_build[by_build["built"] > by_build["built"].max() - timedelta(days=90)]
 figure = Figure(figsize=(9, 5), layout="constrained")
 axes = figure.subplots()
-for channel, builds in by_build.groupby("channel"):
-    (median,) = axes.plot(builds["built"], builds["median_ms"], marker="o", label=f"{channel}, median")
-    (slowest,) = axes.plot(builds["built"], builds["p95_ms"], "^:", label=f"{channel}, 95th percentile")
-    slowest.set_color(median.get_color())
-axes.set_title(f"Start-up time, {by_build['starts'].sum():,} starts, {chosen.dates}")
+for number, (channel, builds) in enumerate(drawn_builds.groupby("channel")):
+    axes.plot(builds["built"], builds["median_ms"], f"C{number}o-", label=f"{channel}, median")
+    axes.plot(builds["built"], builds["p95_ms"], f"C{number}^:", label=f"{channel}, 95th percentile")
+axes.set_title(f"Start-up time, {drawn_builds['starts'].sum():,} starts, {chosen.dates}")
 axes.set_xlabel("date of the build")
 axes.set_ylabel("from process start to first paint (ms)")
 axes.set_ylim(bottom=0)
 axes.grid(visible=True, alpha=0.3)
 axes.tick_params(axis="x", rotation=30)
-if len(by_build):
-    axes.legend()
+figure.legend(loc="outside right upper")
 figure.savefig(f"{chosen.output}.png")
 print(f"{chosen.output}.png")
 

@@ -317,8 +317,7 @@ def test_a_plot_says_what_it_shows(tmp_path: Path):
     assert axes.get_xlabel() == "GC_MS (ms)"
     assert axes.get_ylabel() == "samples in the bucket (% of all)"
     assert axes.get_title() == "GC_MS"
-    legend = axes.get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "Linux, parent (100 samples of 7 pings)",
         "WINNT, parent (4 samples of 2 pings)",
