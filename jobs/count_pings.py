@@ -13,6 +13,7 @@ import typer
 
 from jobs.command_line import reported_failures
 from jobs.date_range import DateRange
+from jobs.table_checks import check_date
 from telemetry_lake.columns import DOCUMENT_TYPE, NAMESPACE, SUBMISSION_DATE
 from telemetry_lake.settings import PROJECT_ROOT, Settings, load_settings
 
@@ -42,6 +43,9 @@ def count_pings(session: "SparkSession", dates: DateRange) -> "list[Row]":
             last_date=dates.last.isoformat(),
         )
         counts.writeTo(PING_COUNTS).overwrite(of_these_dates)
+        for day in dates:
+            for warning in check_date(session, PING_COUNTS, day):
+                typer.echo(f"warning: {warning}", err=True)
         return (
             session.table(PING_COUNTS)
             .where(of_these_dates)

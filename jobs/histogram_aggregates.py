@@ -177,12 +177,17 @@ def read_part(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from telemetry_lake.histogram_aggregation import READ, with_build_date, without_clients
+    from telemetry_lake.histogram_aggregation import (
+        READ,
+        READ_AS_DICTIONARY,
+        with_build_date,
+        without_clients,
+    )
     from telemetry_lake.table_files import ReadOnlyFileIO
 
     source: Any
     with ReadOnlyFileIO(dict(properties)).new_input(part.location).open() as source:
-        file = pq.ParquetFile(source, pre_buffer=True)
+        file = pq.ParquetFile(source, pre_buffer=True, read_dictionary=list(READ_AS_DICTIONARY))
         starts = [_offset(file.metadata.row_group(number)) for number in range(file.num_row_groups)]
         groups = [number for number, start in enumerate(starts) if part.offset in (None, start)]
         if not groups:

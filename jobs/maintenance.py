@@ -39,6 +39,7 @@ import typer
 from jobs.command_line import reported_failures
 from jobs.date_range import DateRange
 from jobs.made_dates import again_on_conflict
+from jobs.table_checks import check_rows
 from telemetry_lake.columns import SUBMISSION_DATE
 from telemetry_lake.failures import TelemetryLakeError
 from telemetry_lake.settings import MIB, Settings, load_settings
@@ -136,6 +137,7 @@ def maintain(
         except TelemetryLakeError as error:
             typer.echo(f"{table}: {error}", err=True)
             failures.append(error)
+    _step(lambda: _check(session, now))
     if failures:
         raise failures[0]
 
@@ -180,6 +182,14 @@ def _maintain(
         schema = session.table(MAINTENANCE_RUNS).schema
         session.createDataFrame([row], schema).coalesce(1).writeTo(MAINTENANCE_RUNS).append()
     return done
+
+
+def _check(session: "SparkSession", now: datetime) -> None:
+    from pyspark.sql.functions import col
+
+    rows = session.table(MAINTENANCE_RUNS).where(col("run_at") == now)
+    for warning in check_rows(rows, MAINTENANCE_RUNS, f"{now:%Y-%m-%d %H:%M}"):
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def compact(session: "SparkSession", table: str, dates: DateRange, target_file_bytes: int) -> int:

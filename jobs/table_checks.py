@@ -17,7 +17,7 @@ from telemetry_lake.failures import ConfigurationError, GateFailed
 from telemetry_lake.tables import SQL_DIRECTORY
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 CHECKS_FILE: Final = "checks.yaml"
 
@@ -71,19 +71,25 @@ def table_checks(table: str) -> tuple[TableCheck, ...]:
 
 
 def check_date(session: "SparkSession", table: str, day: date) -> list[str]:
-    """Ask the checks of a table's rows of one date; what those of severity `warn` found.
+    """`check_rows` of a table's rows of one date."""
+    from pyspark.sql.functions import col
 
-    Raises GateFailed with what the others found. The rows are visible by then; they are replaced when the
+    return check_rows(session.table(table).where(col(SUBMISSION_DATE) == day), table, str(day))
+
+
+def check_rows(rows: "DataFrame", table: str, which: str) -> list[str]:
+    """Ask the checks of rows of a table, named `which` in messages; what those of severity `warn` found.
+
+    Raises GateFailed with what the others found. The rows are visible by then; they are replaced when their
     date is made again.
     """
-    from pyspark.sql.functions import col, expr
+    from pyspark.sql.functions import expr
 
     checks = table_checks(table)
-    rows = session.table(table).where(col(SUBMISSION_DATE) == day)
     asked = [expr(check.broken).alias(f"check_{number}") for number, check in enumerate(checks)]
     (found,) = rows.agg(*asked).collect()
     broken = [
-        (check, f'{table} of {day}: {count} rows break "{check.rule}". {check.why} {check.remedy}')
+        (check, f'{table} of {which}: {count} rows break "{check.rule}". {check.why} {check.remedy}')
         for check, count in zip(checks, found, strict=True)
         if count
     ]

@@ -219,9 +219,9 @@ def test_every_table_is_what_polars_makes_of_the_same_pings(
     assert_frame_equal(counted, per_day, check_row_order=False)
 
     # A late ping makes its date and those whose window it is in out of date, and then what was made of them.
-    day = FIRST + timedelta(days=1)
-    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
-    late = {"document_id": "late", "submission_date": day, "submission_timestamp": noon, "headers": {}}
+    second = FIRST + timedelta(days=1)
+    noon = datetime(second.year, second.month, second.day, 12, tzinfo=UTC)
+    late = {"document_id": "late", "submission_date": second, "submission_timestamp": noon, "headers": {}}
     late = {**rows[0], **late}
     append(catalog, LIVE_PINGS, [late])
     remade = [each.day for each in stable_pings(spark, DATES, preceding_days=PRECEDING_DAYS)]

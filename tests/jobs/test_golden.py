@@ -13,9 +13,13 @@ from jobs.histogram_aggregates import histogram_aggregates
 from jobs.maintenance import maintain
 from jobs.ping_volumes import ping_volumes
 from jobs.stable_pings import stable_pings
+from jobs.table_checks import check_date, check_rows
+from telemetry_lake.failures import GateFailed
 from telemetry_lake.settings import Settings
 from telemetry_lake.tables import SQL_DIRECTORY
 from tests.query.sample_rows import sample_rows
+
+on_one_catalog = pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
 
 TODAY = date(2026, 11, 24)
 
@@ -47,7 +51,7 @@ JOBS: dict[str, Job] = {
 }
 
 
-@pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
+@on_one_catalog
 @pytest.mark.parametrize("table", JOBS)
 def test_the_golden_input_gives_the_golden_rows(
     spark: SparkSession, catalog: Catalog, settings: Settings, table: str
@@ -61,6 +65,16 @@ def test_the_golden_input_gives_the_golden_rows(
     names = list(golden["expected"][0])
     found = catalog.load_table(table).scan().to_arrow().select(names).to_pylist()
     assert sorted(found, key=str) == sorted(golden["expected"], key=str)
+    assert check_rows(spark.table(table), table, "the golden rows") == []
+
+
+@on_one_catalog
+def test_a_broken_check_says_what_is_wrong_and_what_to_do(spark: SparkSession, catalog: Catalog):
+    day = date(2026, 11, 22)
+    row = {"submission_date": day, "document_id": "twice"}
+    catalog.load_table("stable.pings").append(sample_rows("stable.pings", [row, row]))
+    with pytest.raises(GateFailed, match=r"2026-11-22: 1 rows break .*document_id.*make the date again"):
+        check_date(spark, "stable.pings", day)
 
 
 def test_every_golden_file_is_tested():

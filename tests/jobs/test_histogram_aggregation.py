@@ -2,21 +2,26 @@
 
 import random
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.histogram_aggregates import FilePart, read_part
 from telemetry_lake.failures import FatalError
 from telemetry_lake.histogram_aggregation import (
     WEIGHT_UNIT,
     finished,
+    from_bytes,
     merge_sums,
     shard_of,
     split_by_client,
     sum_histograms,
+    to_bytes,
     with_build_date,
     without_clients,
 )
@@ -69,6 +74,33 @@ def test_a_hidden_client_is_counted_and_weighs_nothing():
     assert [row["counts"] for row in hidden] == [row["counts"] for row in EXPECTED]
     assert {row["clients"] for row in hidden} == {0}
     assert not any(any(row["normalized"]) for row in hidden)
+
+
+def test_files_with_different_names_in_them_give_the_same_sums(tmp_path: Path):
+    rows = generated(seed=8)
+    shares: dict[int, list[bytes]] = {}
+    for number in range(3):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(sample_rows(LIVE_PINGS, rows[number::3]), file, row_group_size=70)
+        starts = [pq.ParquetFile(file).metadata.row_group(group).column(0) for group in range(3)]
+        offsets = [start.dictionary_page_offset or start.data_page_offset for start in starts]
+        for part in [FilePart(file.as_uri(), offset) for offset in offsets]:
+            for pings in read_part(part, {}):
+                for share, some in split_by_client(pings, 4):
+                    shares.setdefault(share, []).append(to_bytes(some))
+    parts = [sum_histograms(pa.concat_tables(from_bytes(pieces))) for pieces in shares.values()]
+    through_bytes = from_bytes(to_bytes(part) for part in parts)
+    merged = merge_sums(through_bytes)
+    assert sorted(merged.to_pylist(), key=str) == EXPECTED
+    assert not [field for field in merged.schema if pa.types.is_dictionary(field.type)], "Spark takes none"
+
+
+def test_a_row_group_that_is_not_where_it_should_be_is_fatal(tmp_path: Path):
+    file = tmp_path / "file.parquet"
+    pq.write_table(sample_rows(LIVE_PINGS, [{}]), file)
+    with pytest.raises(FatalError, match="no row group at 5"):
+        list(read_part(FilePart(file.as_uri(), 5), {}))
+    assert [pings.num_rows for pings in read_part(FilePart(file.as_uri(), None), {})] == [1]
 
 
 def histogram(**changed: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from jobs.table_checks import table_checks
 from telemetry_lake import columns
 from telemetry_lake.settings import PROJECT_ROOT
 from telemetry_lake.tables import SQL_DIRECTORY, Column, ColumnType, table_definition, table_names
@@ -42,7 +43,8 @@ def test_a_table_has_what_fills_it_and_what_checks_it(name: str):
     assert (PROJECT_ROOT / table_definition(name).metadata.filled_by).is_file()
     if namespace == "live":
         assert yaml.safe_load((folder / "checks.yaml").read_text())
-    if namespace == "derived":
+    else:
+        assert table_checks(name)
         golden = yaml.safe_load((folder / "golden.yaml").read_text())
         assert set(golden) == {"description", "arguments", "input", "expected"}
 
