@@ -7,15 +7,10 @@ starts at 0 and takes what is below the range, the last one what is above it. A 
 taken as 1, as `Telemetry::HistogramGet` does before it makes a histogram.
 """
 
-import math
 import re
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
-
-import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
 BUCKETS_MAX_COUNT: Final = 1_100
 """No histogram of Firefox has more than 1,002 buckets; a larger one would only cost time and memory."""
@@ -67,36 +62,11 @@ def bucket_bounds(of: BucketRange) -> tuple[int, ...]:
         raise NoBuckets(f"{of.bucket_count} buckets, not {BUCKETS_MIN_COUNT} to {BUCKETS_MAX_COUNT}")
     if not low < of.high <= RANGE_MAX:
         raise NoBuckets(f"the range {of.low} to {of.high} is not inside 1 to {RANGE_MAX}")
+    from telemetry_lake.convert.compiled_bounds import exponential_bounds, linear_bounds
+
     if of.histogram_type is HistogramType.EXPONENTIAL:
         return tuple(exponential_bounds(low, of.high, of.bucket_count).tolist())
     return tuple(linear_bounds(low, of.high, of.bucket_count).tolist())
-
-
-# Compiled, because a ping can name 10,000 ranges that nobody has seen before: 4 s of Python's time.
-
-
-@njit(cache=True)
-def linear_bounds(low: int, high: int, bucket_count: int) -> NDArray[np.int64]:
-    """The bounds of a linear histogram; its parameters are within their limits."""
-    bounds = np.zeros(bucket_count, np.int64)
-    for index in range(1, bucket_count):
-        weighted = float(low) * (bucket_count - 1 - index) + float(high) * (index - 1)
-        bounds[index] = int(weighted / (bucket_count - 2) + 0.5)
-    return bounds
-
-
-@njit(cache=True)
-def exponential_bounds(low: int, high: int, bucket_count: int) -> NDArray[np.int64]:
-    """The bounds of an exponential histogram; its parameters are within their limits."""
-    bounds = np.zeros(bucket_count, np.int64)
-    bounds[1] = current = low
-    log_high = math.log(high)
-    for index in range(2, bucket_count):
-        log_current = math.log(current)
-        log_next = log_current + (log_high - log_current) / (bucket_count - index)
-        current = max(current + 1, math.floor(math.exp(log_next) + 0.5))
-        bounds[index] = current
-    return bounds
 
 
 def evaluate_parameter(parameter: object) -> int:

@@ -15,9 +15,8 @@ from telemetry_lake.convert.bucket_ranges import (
     NoBuckets,
     bucket_bounds,
     evaluate_parameter,
-    exponential_bounds,
-    linear_bounds,
 )
+from telemetry_lake.convert.compiled_bounds import exponential_bounds, linear_bounds
 from telemetry_lake.convert.histogram_definitions import parse_definitions
 from tests.convert.ping_builders import DEFINITIONS
 
