@@ -9,7 +9,7 @@ UV_COMPILE := .venv/bin/uv pip compile --quiet --generate-hashes --python-versio
 	--custom-compile-command "make lock"
 
 # How many tests run beside each other (those that start the whole stack always run alone); 0: one after another.
-WORKERS ?= 2
+WORKERS ?= 3
 
 # Counts what has arrived; `make query SQL="SELECT ..."` asks anything else.
 SQL ?= SELECT submission_date, document_type, count(*) AS pings FROM live.pings GROUP BY ALL ORDER BY ALL
@@ -70,13 +70,17 @@ install: ## Install the locked Python packages (.venv) and Java artifacts (java/
 	@build_tools/install.sh
 
 .PHONY: test
-test: install lint types imports ## Everything: lint, strict types, import rules, all tests
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not stack"
+test: install lint types imports ## Lint, strict types, import rules, all tests but the long ones
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not stack and not long"
 	$(PYTEST) -m stack
+
+.PHONY: test-long
+test-long: install ## The tests that take minutes each, one after another: before a release, and when they are about what changed
+	$(PYTEST) -m long
 
 .PHONY: test-fast
 test-fast: install ## The tests that start no whole stack and take less than 10 seconds each
-	$(PYTEST) -m "not stack and not slow"
+	$(PYTEST) -m "not stack and not slow and not long"
 
 .PHONY: lint
 lint: install ## Check style and formatting (ruff)

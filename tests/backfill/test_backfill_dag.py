@@ -53,7 +53,7 @@ def done(*arguments: str, code: int = 0) -> str:
     return result.output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_dag_goes_on_where_a_killed_run_stopped(lake: Lake, tmp_path: Path, monkeypatch):
     good, bad = [line for _ in range(4) for line in every_kind()], rejects()

@@ -131,7 +131,8 @@ def decided(publisher: DatePublisher, journal: Journal, selection: Selection, pl
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_worker_killed_after_any_write_loses_and_doubles_nothing(lake, workers, tmp_path):
     create_tables(load_lake_catalog(lake.settings))
     first = SmallBackfill(lake.settings, tmp_path, unit_max_bytes=2_500)

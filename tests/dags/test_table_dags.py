@@ -14,7 +14,7 @@ __all__ = ["airflow_home"]
 DAY = date(2026, 11, 21)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_stable_tables_are_made_for_the_dates_of_the_form(airflow_home, lake):
     catalog = load_lake_catalog(lake.settings)

@@ -64,6 +64,7 @@ def workers() -> ForkServerContext:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_worker_killed_after_any_write_loses_and_doubles_nothing(settings, workers):
     killer, shipped = Killer(), ship(settings, good=2, bad=1)
     with _through_proxies(settings, killer) as proxied:

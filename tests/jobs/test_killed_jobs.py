@@ -46,6 +46,8 @@ JOBS: Final[dict[str, tuple[str, str, Rerun]]] = {
         lambda spark, _: maintain(spark, DATES, now=datetime.now(UTC), tables=[LIVE_PINGS]),
     ),
 }
+LONG = {"histogram_aggregates", "maintenance"}
+"""The two whose rerun takes a minute or more."""
 OPTIONS = {"histogram_aggregates": ["--again"], "maintenance": ["--table", LIVE_PINGS]}
 
 
@@ -71,10 +73,12 @@ def rows(catalog: Catalog, name: str) -> list[dict[str, Any]]:
     return sorted(catalog.load_table(name).scan().to_arrow().to_pylist(), key=str)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow) for name in JOBS],
+)
 def test_a_rerun_after_a_kill_gives_the_same_table(
     spark: SparkSession, catalog: Catalog, settings: Settings, name: str
 ):
