@@ -63,7 +63,7 @@ def workers() -> ForkServerContext:
     return context
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_worker_killed_after_any_write_loses_and_doubles_nothing(settings, workers):
     killer, shipped = Killer(), ship(settings, good=2, bad=1)

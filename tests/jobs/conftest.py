@@ -1,5 +1,6 @@
 """One Spark session for all tests of jobs, on each kind of catalog in turn."""
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from tests.stack_fixture import Lake
 
 # Spark would show a table as it was when this session first saw it, and the tests change it from outside.
 UNCACHED = {"cache-enabled": "false"}
+_CATALOG_NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session", params=["rest", "sql"])
@@ -40,8 +42,10 @@ def settings(
             "uri": f"jdbc:sqlite:file:{file}",
             "warehouse": warehouse,
         }
-    # Spark keeps a catalog under its name for as long as the session lives.
-    catalog = CatalogSettings(name=kind, properties=properties, spark_properties=spark_properties)
+    # Spark keeps a catalog under its name while the session lives, and pytest may come back to a kind.
+    catalog = CatalogSettings(
+        name=f"{kind}{next(_CATALOG_NUMBERS)}", properties=properties, spark_properties=spark_properties
+    )
     return lake.model_copy(update={"catalog": catalog})
 
 
