@@ -46,8 +46,8 @@ JOBS: Final[dict[str, tuple[str, str, Rerun]]] = {
         lambda spark, _: maintain(spark, DATES, now=datetime.now(UTC), tables=[LIVE_PINGS]),
     ),
 }
-LONG = {"histogram_aggregates", "maintenance"}
-"""The two whose rerun takes a minute or more."""
+LONG = {"histogram_aggregates", "maintenance", "stable_pings"}
+"""Those whose rerun takes a minute or more."""
 OPTIONS = {"histogram_aggregates": ["--again"], "maintenance": ["--table", LIVE_PINGS]}
 
 
