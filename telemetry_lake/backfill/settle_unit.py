@@ -10,12 +10,11 @@ from datetime import date
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from telemetry_lake import columns
 from telemetry_lake.backfill.check_unit import Place, StagedFiles
 from telemetry_lake.backfill.tally import StagedFile, Tally
-from telemetry_lake.convert.stage import COMPRESSION_LEVEL, dictionary_columns
+from telemetry_lake.convert.stage import parquet_writer
 from telemetry_lake.failures import FatalError, RetriableError
 from telemetry_lake.settings import Settings
 
@@ -66,14 +65,7 @@ class UnitSettler:
             folder = self._staged.folders[file.table]
             name = f"{uuid.uuid4()}.parquet"
             with folder.filesystem.open_output_stream(f"{folder.path}/{name}") as sink:
-                with pq.ParquetWriter(
-                    sink,
-                    parquet.schema_arrow,
-                    compression="zstd",
-                    compression_level=COMPRESSION_LEVEL,
-                    use_dictionary=dictionary_columns(parquet.schema_arrow),  # type: ignore[arg-type]  # as in stage
-                    store_schema=False,
-                ) as writer:
+                with parquet_writer(sink, parquet.schema_arrow) as writer:
                     for group, kept in enumerate(keep):
                         if any(kept):
                             writer.write_table(parquet.read_row_group(group).filter(pa.array(kept)))

@@ -220,17 +220,7 @@ class _PartitionFile:
         self._sink = open_files.enter_context(
             folder.filesystem.open_output_stream(f"{folder.path}/{self.name}")
         )
-        self._writer = open_files.enter_context(
-            pq.ParquetWriter(
-                self._sink,
-                schema,
-                compression="zstd",
-                compression_level=COMPRESSION_LEVEL,
-                use_dictionary=dictionary_columns(schema),  # type: ignore[arg-type]  # the stub knows bool only
-                data_page_size=PAGE_BYTES,
-                store_schema=False,
-            )
-        )
+        self._writer = open_files.enter_context(parquet_writer(self._sink, schema))
 
     def write(self, rows: pa.Table) -> None:
         self._writer.write_table(rows, row_group_size=rows.num_rows)
@@ -243,6 +233,19 @@ class _PartitionFile:
             self._sink.close()
 
 
+def parquet_writer(sink: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
+    """Writes rows of a live table into `sink`, in the form that staged files have."""
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        compression_level=COMPRESSION_LEVEL,
+        use_dictionary=_dictionary_columns(schema),  # type: ignore[arg-type]  # the stub knows bool only
+        data_page_size=PAGE_BYTES,
+        store_schema=False,
+    )
+
+
 def _leaves(schema: pa.Schema) -> Iterator[str]:
     """The path of every leaf column, as Parquet names it."""
     sink = pa.BufferOutputStream()
@@ -253,6 +256,6 @@ def _leaves(schema: pa.Schema) -> Iterator[str]:
 
 
 @cache
-def dictionary_columns(schema: pa.Schema) -> list[str]:
+def _dictionary_columns(schema: pa.Schema) -> list[str]:
     """The leaf columns of rows that are worth a dictionary."""
     return [leaf for leaf in _leaves(schema) if not (_DISTINCT | _TEXTS).intersection(leaf.split("."))]
