@@ -24,7 +24,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 import typer
 from pydantic import ValidationError
 
-from jobs.command_line import reported_failures
+from jobs.command_line import chosen_dates, reported_failures
 from jobs.date_range import DateRange
 from telemetry_lake.backfill.journal import AcceptedLoss, Decision, Journal
 from telemetry_lake.backfill.plan import (
@@ -524,7 +524,7 @@ def verify_command(
     with reported_failures(debug=debug):
         backfill = _backfill(dates, root, directories, label)
         with _session(backfill, "verify", debug=debug) as session:
-            reports = verify(session, backfill, _range(only, "--only") if only else None)
+            reports = verify(session, backfill, chosen_dates(only, option="--only") if only else None)
         for report in reports:
             typer.echo(report_text(report, backfill.journal.accepted(backfill.id, report.day)) + "\n")
         if unexplained := [str(report.day) for report in reports if report.unexplained]:
@@ -556,7 +556,11 @@ def publish_command(
         raise typer.BadParameter("say why the losses are accepted", param_hint="--because")
     with reported_failures(debug=debug):
         backfill = _backfill(dates, root, directories, label)
-        days = _days(backfill.manifest(), backfill.read_tallies(), _range(only, "--only") if only else None)
+        days = _days(
+            backfill.manifest(),
+            backfill.read_tallies(),
+            chosen_dates(only, option="--only") if only else None,
+        )
         for day in days:
             report = backfill.journal.report(backfill.id, day, Verification)
             for loss in set(losses) & set(report.losses if report else ()):
@@ -587,7 +591,7 @@ def undo_command(
     debug: Debug = False,
 ) -> None:
     """Take the dates of --only out of the tables again, and nothing else. The copies stay staged."""
-    chosen = _range(only, "--only")
+    chosen = chosen_dates(only, option="--only")
     with reported_failures(debug=debug):
         backfill = _backfill(dates, root, directories, label)
         publisher = publisher_of(backfill)
@@ -624,7 +628,7 @@ def status_command(
 
 def _backfill(dates: str, root: str, directories: str, label: str) -> Backfill:
     undated = dates.strip().lower() == UNDATED
-    chosen = None if undated else _range(dates, "--dates")
+    chosen = None if undated else chosen_dates(dates)
     settings = load_settings()
     source = settings.backfill.source
     changes: dict[str, object] = {"root_url": root} if root else {}
@@ -645,13 +649,6 @@ def _backfill(dates: str, root: str, directories: str, label: str) -> Backfill:
         label=label,
     )
     return Backfill(settings, selection, _journal(settings))
-
-
-def _range(text: str, hint: str) -> DateRange:
-    try:
-        return DateRange.parse(text, today=datetime.now(UTC).date())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
 def _journal(settings: Settings) -> Journal:

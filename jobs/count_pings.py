@@ -2,7 +2,6 @@
 
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -11,7 +10,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import reported_failures
+from jobs.command_line import chosen_dates, reported_failures
 from jobs.date_range import DateRange
 from jobs.table_checks import check_date
 from telemetry_lake.columns import DOCUMENT_TYPE, NAMESPACE, SUBMISSION_DATE
@@ -72,10 +71,7 @@ def main(
     python jobs/count_pings.py --dates 2026-11-01..2026-11-07
     spark-submit --driver-class-path 'java/lib/spark/*' jobs/count_pings.py --dates today
     """
-    try:
-        chosen = DateRange.parse(dates, today=datetime.now(UTC).date())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--dates") from error
+    chosen = chosen_dates(dates)
     with reported_failures(debug=debug):
         _run(load_settings(), chosen, debug=debug)
 

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -30,7 +30,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import reported_failures
+from jobs.command_line import chosen_dates, reported_failures
 from jobs.date_range import DateRange
 from jobs.made_dates import MadeDate, again_on_conflict, current_snapshot, record, recorded, replace_date
 from jobs.table_checks import check_date
@@ -277,10 +277,7 @@ def main(
     python jobs/histogram_aggregates.py --dates 2026-11-01..2026-11-07
     python jobs/histogram_aggregates.py --dates 2026-11-07 --again
     """
-    try:
-        chosen = DateRange.parse(dates, today=datetime.now(UTC).date())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--dates") from error
+    chosen = chosen_dates(dates)
     with reported_failures(debug=debug):
         _run(load_settings(), chosen, late_days, again=again, debug=debug)
 

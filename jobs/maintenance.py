@@ -36,7 +36,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import reported_failures
+from jobs.command_line import chosen_dates, reported_failures
 from jobs.date_range import DateRange
 from jobs.made_dates import again_on_conflict
 from jobs.table_checks import check_rows
@@ -329,10 +329,7 @@ def main(
         raise typer.BadParameter(
             f"no table {', '.join(unknown)}; there are {', '.join(known)}", param_hint="--table"
         )
-    try:
-        chosen = DateRange.parse(dates, today=now.date())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--dates") from error
+    chosen = chosen_dates(dates, now=now)
     with reported_failures(debug=debug):
         _run(
             load_settings(),

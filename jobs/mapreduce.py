@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -17,8 +16,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import reported_failures
-from jobs.date_range import DateRange
+from jobs.command_line import chosen_dates, reported_failures
 from telemetry_lake.failures import FatalError, RetriableError
 from telemetry_lake.mapreduce.fetch import fetched
 from telemetry_lake.mapreduce.map_phase import FAILURES_SHOWN_MAX, MapTask, UnitSummary, columns_read
@@ -378,10 +376,7 @@ def main(
     python jobs/mapreduce.py --script os.py --filter nightly.json --sample 10 --format csv --output os.csv
     spark-submit --driver-class-path 'java/lib/spark/*' jobs/mapreduce.py --script os.py --output s3://bucket/os
     """
-    try:
-        chosen = None if dates is None else DateRange.parse(dates, today=datetime.now(UTC).date())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--dates") from error
+    chosen = None if dates is None else chosen_dates(dates)
     with reported_failures(debug=debug):
         settings = load_settings()
         with fetched(script, settings.s3) as script_file:

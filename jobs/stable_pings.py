@@ -16,7 +16,7 @@ as it is.
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -25,7 +25,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import reported_failures
+from jobs.command_line import chosen_dates, reported_failures
 from jobs.date_range import DateRange
 from jobs.made_dates import (
     MadeDate,
@@ -147,10 +147,7 @@ def main(
     python jobs/stable_pings.py --dates 2026-11-01..2026-11-07
     python jobs/stable_pings.py --dates 2026-11-07 --again
     """
-    try:
-        chosen = DateRange.parse(dates, today=datetime.now(UTC).date())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--dates") from error
+    chosen = chosen_dates(dates)
     with reported_failures(debug=debug):
         _run(load_settings(), chosen, preceding_days, late_days, again=again, debug=debug)
 
