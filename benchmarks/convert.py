@@ -219,7 +219,8 @@ def stage_in_this_process(file: Path) -> None:
         folder.mkdir()
         folders[name] = Folder(pa_fs.LocalFileSystem(), str(folder), folder.as_uri())
     converter = Converter(ConversionSettings(histogram_definitions_directory=DEFINITIONS))
-    stage_raw_objects(converter, [RawObject(RAW_KEY, file.read_bytes())], folders)
+    with file.open("rb") as data:
+        stage_raw_objects(converter, [RawObject(RAW_KEY, data)], folders)
     # Not ru_maxrss: that of a child begins with what its parent held.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     print(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024)

@@ -10,18 +10,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from io import BufferedIOBase
+from tempfile import SpooledTemporaryFile, gettempdir
+from typing import TYPE_CHECKING, Final, cast
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.failures import FatalError, RetriableError
-from telemetry_lake.settings import AwsEndpoint, S3Settings
+from telemetry_lake.settings import MIB, AwsEndpoint, S3Settings
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
+IN_MEMORY_MAX_BYTES: Final = 16 * MIB
+"""An object that is opened as a file is kept in memory up to this size."""
+DOWNLOAD_CHUNK_BYTES: Final = MIB
 _ALREADY_THERE: Final = {"PreconditionFailed", "412"}
 _NOT_FOUND: Final = {"NoSuchKey", "404", "NotFound"}
 _BUSY: Final = {
@@ -118,13 +124,28 @@ class ObjectStore:
 
     def get(self, bucket: str, key: str) -> bytes:
         """The whole object; raises ObjectNotFound."""
-        with aws_failures(f"reading s3://{bucket}/{key}"):
-            try:
-                return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            except ClientError as error:
-                if error.response.get("Error", {}).get("Code") in _NOT_FOUND:
-                    raise ObjectNotFound(f"s3://{bucket}/{key} is not there") from error
-                raise
+        with self._body(bucket, key) as body:
+            return body.read()
+
+    @contextmanager
+    def opened(self, bucket: str, key: str) -> Iterator[BufferedIOBase]:
+        """The whole object as a file that is gone when it is closed; raises ObjectNotFound.
+
+        A small one is kept in memory; a larger one on the disk, in the folder for temporary files, and when
+        there is no room that is a RetriableError, too.
+        """
+        with SpooledTemporaryFile(max_size=IN_MEMORY_MAX_BYTES) as file:
+            with self._body(bucket, key) as body:
+                for chunk in body.iter_chunks(DOWNLOAD_CHUNK_BYTES):
+                    try:
+                        file.write(chunk)
+                    except OSError as error:
+                        raise RetriableError(
+                            f"keeping s3://{bucket}/{key} in {gettempdir()} while it is read: {error}; make "
+                            "room there, or let TMPDIR name a folder that has some"
+                        ) from error
+            file.seek(0)
+            yield cast(BufferedIOBase, file)
 
     def get_or_none(self, bucket: str, key: str) -> bytes | None:
         """The whole object, or None when it is not there."""
@@ -132,6 +153,17 @@ class ObjectStore:
             return self.get(bucket, key)
         except ObjectNotFound:
             return None
+
+    @contextmanager
+    def _body(self, bucket: str, key: str) -> "Iterator[StreamingBody]":
+        with aws_failures(f"reading s3://{bucket}/{key}"):
+            try:
+                answer = self._s3.get_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in _NOT_FOUND:
+                    raise ObjectNotFound(f"s3://{bucket}/{key} is not there") from error
+                raise
+            yield answer["Body"]
 
     def list_objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Every object whose key starts with `prefix`, in the order of their keys."""

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import SEEK_END, BufferedIOBase
 from typing import Final
 
 import pyarrow as pa
@@ -104,46 +105,55 @@ def write_raw_object(pings: Iterable[RawPing], promise: Promise) -> bytes:
 
 
 class RawObject:
-    """A raw object in memory, opened for reading.
+    """A raw object in memory or in a file, opened for reading.
 
     The count and the time range are checked while `record_batches` is read to its end; `verify`
     checks the whole against an index message. Raises DamagedRawObject for anything that is not what
-    it should be, with the key and what was found.
+    it should be, with the key and what was found. A file stays open, and its position is ours.
     """
 
-    def __init__(self, key: str, data: bytes) -> None:
+    def __init__(self, key: str, data: bytes | BufferedIOBase) -> None:
         self.key = key
         self._data = data
-        if len(data) > RAW_OBJECT_MAX_BYTES:
-            raise DamagedRawObject(f"{key}: {len(data)} bytes are more than a raw object may hold")
-        with _arrow_damage(key), pa.ipc.open_stream(pa.BufferReader(data)) as reader:
+        self.bytes: Final = len(data) if isinstance(data, bytes) else data.seek(0, SEEK_END)
+        """The size of the object."""
+        if self.bytes > RAW_OBJECT_MAX_BYTES:
+            raise DamagedRawObject(f"{key}: {self.bytes} bytes are more than a raw object may hold")
+        with _arrow_damage(key), self._open() as reader:
             schema = reader.schema
         self.promise = _promise(key, schema)
 
-    @property
-    def bytes(self) -> int:
-        """The size of the object."""
-        return len(self._data)
+    def _open(self) -> pa.RecordBatchStreamReader:
+        if isinstance(self._data, bytes):
+            return pa.ipc.open_stream(pa.BufferReader(self._data))
+        self._data.seek(0)
+        return pa.ipc.open_stream(pa.PythonFile(self._data, "r"))
+
+    def _sha256(self) -> str:
+        if isinstance(self._data, bytes):
+            return hashlib.sha256(self._data).hexdigest()
+        self._data.seek(0)
+        return hashlib.file_digest(self._data, "sha256").hexdigest()
 
     def index_message(self, bucket: str) -> IndexMessage:
         """Its index message, made of what it says about itself; it lies in `bucket` under its key."""
         return IndexMessage(
             bucket=bucket,
             key=self.key,
-            bytes=len(self._data),
+            bytes=self.bytes,
             ping_count=self.promise.ping_count,
-            sha256=hashlib.sha256(self._data).hexdigest(),
+            sha256=self._sha256(),
             first_submission_timestamp=self.promise.first_submission_timestamp,
             last_submission_timestamp=self.promise.last_submission_timestamp,
         )
 
     def verify(self, message: IndexMessage) -> None:
         """Compare size, checksum, count and range with what `message` promises."""
-        if len(self._data) != message.bytes:
+        if self.bytes != message.bytes:
             raise DamagedRawObject(
-                f"{self.key}: {len(self._data)} bytes, the index message promises {message.bytes}"
+                f"{self.key}: {self.bytes} bytes, the index message promises {message.bytes}"
             )
-        if (found := hashlib.sha256(self._data).hexdigest()) != message.sha256:
+        if (found := self._sha256()) != message.sha256:
             raise DamagedRawObject(
                 f"{self.key}: SHA-256 {found}, the index message promises {message.sha256}"
             )
@@ -159,7 +169,7 @@ class RawObject:
     def record_batches(self) -> Iterator[pa.RecordBatch]:
         """The pings, a record batch at a time; raises DamagedRawObject at the end if some are missing."""
         seen = _Seen()
-        with _arrow_damage(self.key), pa.ipc.open_stream(pa.BufferReader(self._data)) as reader:
+        with _arrow_damage(self.key), self._open() as reader:
             while True:
                 try:
                     batch = reader.read_next_batch()
@@ -261,4 +271,6 @@ def _arrow_damage(key: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowSerializationError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # The file cannot be read, which says nothing about the object.
         raise DamagedRawObject(f"{key}: not a whole Arrow stream: {error}") from error

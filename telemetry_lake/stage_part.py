@@ -129,11 +129,13 @@ def _open(store: ObjectStore, members: Mapping[str, Member], bucket: str) -> Ite
     """The raw objects one after another, each compared with its index message."""
     for key, member in members.items():
         try:
-            raw = RawObject(key, store.get(bucket, key))
+            # On the disk when it is large: a fourth of a gigabyte in memory for each task would be too much.
+            with store.opened(bucket, key) as file:
+                raw = RawObject(key, file)
+                raw.verify(member.message)
+                yield raw
         except ObjectNotFound as error:
             raise DamagedRawObject(f"{key}: not in the raw bucket") from error
-        raw.verify(member.message)
-        yield raw
 
 
 def _last_error(attempts: Iterable[Attempt]) -> str:

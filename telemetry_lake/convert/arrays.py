@@ -68,5 +68,5 @@ def _validity(values: Sequence[object]) -> pa.Buffer | None:
 
 def _offsets_and_data(values: Sequence[bytes]) -> list[pa.Buffer]:
     offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum(list(map(len, values)), out=offsets[1:])
+    np.cumsum(np.fromiter(map(len, values), np.int32, len(values)), out=offsets[1:])
     return [_buffer(offsets), pa.py_buffer(b"".join(values))]

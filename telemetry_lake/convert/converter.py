@@ -58,9 +58,9 @@ from telemetry_lake.submission_path import SubmissionPath, parse_submission_path
 if TYPE_CHECKING:
     from telemetry_lake.object_store import ObjectStore
 
-CHUNK_MAX_PINGS: Final = 32
+CHUNK_MAX_PINGS: Final = 128
 CHUNK_MAX_DOCUMENT_BYTES: Final = 24 * MIB
-"""A chunk ends at whichever comes first; a larger document is a chunk of its own."""
+"""A chunk ends with the ping that reaches one of them."""
 
 _NO_HISTOGRAMS: Final = LiftedHistograms([], [], 0)
 
@@ -101,10 +101,8 @@ class Conversion:
 class _Ping:
     """One ping between the steps."""
 
-    request: Request
     path: SubmissionPath
     country: str
-    body: bytes
     document: bytes
     identity: Identity
 
@@ -156,52 +154,41 @@ class Converter:
     def _convert_batch(
         self, raw_key: str, first_position: int, batch: pa.RecordBatch
     ) -> Iterator[Conversion]:
-        chunk: list[_Ping] = []
-        rejected = rejected_rows()
-        document_bytes = 0
-        for row, request, country in _requests(batch, first_position, self._countries):
-            body = batch.column("body")[row].as_py()
-            identity = Identity()
+        received: list[tuple[SubmissionPath, Request, str]] = []
+        rows, rejected = ping_rows(), rejected_rows()
+        bodies = batch.column("body")
+        for request, country in _requests(batch, first_position, self._countries):
             try:
-                ping = self._open(request, identity, country, body)
+                received.append((parse_submission_path(request.path), request, country))
             except PingRejected as why:
-                rejected.add(request, rejected_values(identity, body, why))
-            else:
-                chunk.append(ping)
-                document_bytes += len(ping.document)
-            if len(chunk) + len(rejected) >= CHUNK_MAX_PINGS or document_bytes >= CHUNK_MAX_DOCUMENT_BYTES:
-                yield self._convert_chunk(raw_key, batch, chunk, rejected)
-                chunk, rejected, document_bytes = [], rejected_rows(), 0
-        if chunk or len(rejected):
-            yield self._convert_chunk(raw_key, batch, chunk, rejected)
-
-    def _open(self, request: Request, identity: Identity, country: str, body: bytes) -> _Ping:
-        path = parse_submission_path(request.path)
-        identity.document_id = path.document_id
-        identity.namespace = path.namespace
-        identity.document_type = path.document_type
-        identity.document_version = path.document_version
-        document = decompress_document(body, self._settings.document_max_bytes)
-        return _Ping(request, path, country, body, document, identity)
-
-    def _convert_chunk(
-        self, raw_key: str, batch: pa.RecordBatch, chunk: list[_Ping], rejected: Rows
-    ) -> Conversion:
-        pings = ping_rows()
+                rejected.add(request, rejected_values(Identity(), bodies[request.row].as_py(), why))
         # Nearly the order in which rows are stored, and one in which pings of a build come together.
-        chunk.sort(key=_path_order)
-        for ping in chunk:
+        received.sort(key=_path_order)
+        document_bytes = 0
+        # Each ping from its body to its row before the next one, so that its document stays in the cache.
+        for path, request, country in received:
+            body = bodies[request.row].as_py()
+            identity = Identity(path.document_id, path.namespace, path.document_type, path.document_version)
             mark = self._histograms.mark()
             try:
-                values = self._convert_ping(ping)
+                document = decompress_document(body, self._settings.document_max_bytes)
+                document_bytes += len(document)
+                values = self._convert_ping(_Ping(path, country, document, identity))
             except PingRejected as why:
                 self._histograms.roll_back(mark)
-                rejected.add(ping.request, rejected_values(ping.identity, ping.body, why))
+                rejected.add(request, rejected_values(identity, body, why))
             else:
                 self._histograms.end_ping()
-                pings.add(ping.request, values)
+                rows.add(request, values)
+            if len(rows) + len(rejected) >= CHUNK_MAX_PINGS or document_bytes >= CHUNK_MAX_DOCUMENT_BYTES:
+                yield self._take(raw_key, batch, rows, rejected)
+                rows, rejected, document_bytes = ping_rows(), rejected_rows(), 0
+        if len(rows) or len(rejected):
+            yield self._take(raw_key, batch, rows, rejected)
+
+    def _take(self, raw_key: str, batch: pa.RecordBatch, rows: Rows, rejected: Rows) -> Conversion:
         return Conversion(
-            pings.table(raw_key, batch, {columns.HISTOGRAMS: self._histograms.take()}),
+            rows.table(raw_key, batch, {columns.HISTOGRAMS: self._histograms.take()}),
             rejected.table(raw_key, batch, {columns.ORIGIN: of_texts([self._origin.value] * len(rejected))}),
         )
 
@@ -334,14 +321,14 @@ class Converter:
             ) from error
 
 
-def _path_order(ping: _Ping) -> tuple[str, ...]:
-    path = ping.path
+def _path_order(received: tuple[SubmissionPath, Request, str]) -> tuple[str, ...]:
+    path, *_ = received
     return path.document_type, path.app_update_channel or "", path.app_build_id or ""
 
 
 def _requests(
     batch: pa.RecordBatch, first_position: int, countries: CountryLookup
-) -> Iterator[tuple[int, Request, str]]:
+) -> Iterator[tuple[Request, str]]:
     """Each ping's captured request and its country. The client's address does not leave this function."""
     paths: list[bytes] = batch.column("path").to_pylist()  # type: ignore[assignment]
     queries: list[bytes] = batch.column("query").to_pylist()  # type: ignore[assignment]
@@ -366,7 +353,7 @@ def _requests(
             hosts[row].decode("latin-1"),
             kept,
         )
-        yield row, request, countries.country_of(forwarded_for, addresses[row])
+        yield request, countries.country_of(forwarded_for, addresses[row])
 
 
 def _version_inside(document: Mapping[str, object]) -> str | None:

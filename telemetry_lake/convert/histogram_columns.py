@@ -7,7 +7,7 @@ of its document turns out not to be what the parser took it for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -42,8 +42,9 @@ BOUNDS_MAX_COUNT: Final = 1_048_576
 EXPECTED_MAX_COUNT: Final = 64
 """For so many revisions it is remembered what their definitions say; half a megabyte each."""
 
-_FIRST_ROWS: Final = 32_768
-_FIRST_BUCKETS: Final = 8 * _FIRST_ROWS
+_FIRST_ROWS: Final = 32_768 + 72
+"""A power of two would put all columns of a row into one set of the processor's cache."""
+_FIRST_BUCKETS: Final = 262_144
 _FIRST_TEXT_BYTES: Final = 1_048_576
 _FIRST_PLACES: Final = 256
 _FIRST_PENDING: Final = 1_024
@@ -105,8 +106,9 @@ class HistogramColumn:
 
     def __init__(self) -> None:
         self._following_fields = np.arange(1, parser.FIELD_COUNT + 2, dtype=np.int64) % parser.FIELD_COUNT
-        self._histograms = np.zeros((_FIRST_ROWS, parser.HISTOGRAM_COLUMNS), np.int64)
-        self._sums = np.zeros((_FIRST_ROWS, parser.SUMS), np.float64)
+        # Column by column, as Arrow takes them: that costs the parser nothing, and halves what `take` does.
+        self._histograms = np.zeros((_FIRST_ROWS, parser.HISTOGRAM_COLUMNS), np.int64, order="F")
+        self._sums = np.zeros((_FIRST_ROWS, parser.SUMS), np.float64, order="F")
         self._buckets = np.zeros(_FIRST_BUCKETS, np.int64)
         self._counts = np.zeros(_FIRST_BUCKETS, np.int64)
         self._keys = np.zeros(_FIRST_TEXT_BYTES, np.uint8)
@@ -493,6 +495,7 @@ def put_back_members(containers: Sequence[Json], members: Sequence[PutBack]) -> 
 
 
 def _doubled(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    grown = np.zeros((2 * array.shape[0], *array.shape[1:]), array.dtype)
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+    grown = np.zeros((2 * array.shape[0], *array.shape[1:]), array.dtype, order=order)
     grown[: array.shape[0]] = array
     return grown

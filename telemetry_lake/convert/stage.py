@@ -28,7 +28,7 @@ from telemetry_lake.failures import DamagedRawObject
 from telemetry_lake.settings import MIB
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, TableDefinition, table_definition
 
-BUFFER_MAX_BYTES: Final = 16 * MIB
+BUFFER_MAX_BYTES: Final = 32 * MIB
 """So much of a table is held back in Arrow's form."""
 ROW_GROUP_SHARE: Final = 8
 """A full buffer writes its largest partition, and those that have at least an eighth of its rows."""

@@ -175,6 +175,7 @@ def test_no_pings_no_files(folders):
 
 def test_raw_object_that_breaks_off_is_an_error(folders):
     whole = raw_object(mixed_pings(600))
+    assert isinstance(whole._data, bytes)
     damaged = RawObject(whole.key, whole._data[: len(whole._data) // 2])
     with pytest.raises(DamagedRawObject):
         stage_raw_objects(Converter(build.settings()), [damaged], folders)

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from telemetry_lake import object_store
 from telemetry_lake.failures import RetriableError
 from telemetry_lake.object_store import ObjectNotFound, ObjectStore
 
@@ -32,6 +33,25 @@ def test_what_is_not_there_is_none_or_an_error_that_names_it(store, bucket):
     assert store.get_or_none(bucket, "nowhere") is None
     with pytest.raises(ObjectNotFound, match=f"s3://{bucket}/nowhere"):
         store.get(bucket, "nowhere")
+
+
+@pytest.mark.parametrize("size", [0, 999, 1_000, 1_001])
+def test_an_object_is_a_file_in_memory_or_on_the_disk(store, bucket, size, monkeypatch, tmp_path):
+    monkeypatch.setattr(object_store, "IN_MEMORY_MAX_BYTES", 1_000)
+    monkeypatch.setattr(object_store, "DOWNLOAD_CHUNK_BYTES", 300)
+    body = bytes(number % 251 for number in range(size))
+    store.put(bucket, f"object-{size}", body)
+    with store.opened(bucket, f"object-{size}") as file:
+        assert file.read() == body
+    with pytest.raises(ObjectNotFound, match="nowhere"), store.opened(bucket, "nowhere"):
+        pass
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "is-not-there"))
+    if size <= 1_000:
+        with store.opened(bucket, f"object-{size}") as file:
+            assert file.read() == body
+    else:
+        with pytest.raises(RetriableError, match="TMPDIR"), store.opened(bucket, f"object-{size}"):
+            pass
 
 
 def test_put_replaces(store, bucket):

@@ -1,6 +1,8 @@
 """A raw object gives back exactly the pings that went in, or says that it is damaged; never less, quietly."""
 
+import errno
 import hashlib
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -52,6 +54,9 @@ def message_for(data, pings):
     )
 
 
+in_memory_and_in_a_file = pytest.mark.parametrize("form", [bytes, io.BytesIO])
+
+
 def read(data):
     rows = [row for batch in RawObject(KEY, data).record_batches() for row in batch.to_pylist()]
     return [
@@ -59,12 +64,16 @@ def read(data):
     ]
 
 
+@in_memory_and_in_a_file
 @given(st.lists(PINGS, min_size=1, max_size=20))
-def test_pings_come_back_as_they_went_in_and_in_order(pings):
+def test_pings_come_back_as_they_went_in_and_in_order(form, pings):
     data = write_raw_object(pings, promise(pings))
-    assert read(data) == pings
-    assert RawObject(KEY, data).promise == promise(pings)
-    RawObject(KEY, data).verify(message_for(data, pings))
+    assert read(form(data)) == pings
+    raw = RawObject(KEY, form(data))
+    assert raw.promise == promise(pings)
+    assert raw.index_message("raw") == message_for(data, pings)
+    raw.verify(message_for(data, pings))
+    assert len(list(raw.record_batches())) == 1  # wherever in a file the questions before have left it
 
 
 def test_record_batches_are_bounded_by_count_and_by_bytes(monkeypatch):
@@ -86,19 +95,38 @@ def test_a_promise_that_does_not_fit_is_not_written():
         write_raw_object([ping(seconds=1)], Promise(1, MOMENT, MOMENT, "n", "s"))
 
 
+@in_memory_and_in_a_file
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x00" * 64, b"ARROW1\x00\x00"])
-def test_what_is_no_arrow_stream_is_damaged(data):
+def test_what_is_no_arrow_stream_is_damaged(form, data):
     with pytest.raises(DamagedRawObject, match=KEY):
-        RawObject(KEY, data)
+        RawObject(KEY, form(data))
 
 
+class FailingFile(io.BytesIO):
+    """A file on a disk that fails once all is read."""
+
+    def read(self, size=-1):
+        data = super().read(size)
+        if self.tell() == len(self.getvalue()):
+            raise OSError(errno.EIO, "Input/output error")
+        return data
+
+
+def test_a_file_that_cannot_be_read_is_no_damage():
+    data = write_raw_object([ping()], promise([ping()]))
+    raw = RawObject(KEY, FailingFile(data))
+    with pytest.raises(OSError, match="Input/output error"):
+        list(raw.record_batches())
+
+
+@in_memory_and_in_a_file
 @given(st.data())
-def test_a_stream_cut_anywhere_is_damaged(data):
+def test_a_stream_cut_anywhere_is_damaged(form, data):
     pings = [ping(bytes([number]) * 50, seconds=number) for number in range(20)]
     whole = write_raw_object(pings, promise(pings))
     cut = whole[: data.draw(st.integers(0, len(whole) - 9))]
     with pytest.raises(DamagedRawObject):
-        list(RawObject(KEY, cut).record_batches())
+        list(RawObject(KEY, form(cut)).record_batches())
 
 
 def test_a_stream_cut_between_two_record_batches_is_damaged(monkeypatch):
@@ -111,7 +139,8 @@ def test_a_stream_cut_between_two_record_batches_is_damaged(monkeypatch):
         list(RawObject(KEY, cut).record_batches())
 
 
-def test_an_object_that_differs_from_its_index_message_is_damaged():
+@in_memory_and_in_a_file
+def test_an_object_that_differs_from_its_index_message_is_damaged(form):
     pings = [ping()]
     data = write_raw_object(pings, promise(pings))
     good = message_for(data, pings)
@@ -121,7 +150,7 @@ def test_an_object_that_differs_from_its_index_message_is_damaged():
         ({"ping_count": 2}, "the object says"),
     ]:
         with pytest.raises(DamagedRawObject, match=reason):
-            RawObject(KEY, data).verify(good.model_copy(update=changes))
+            RawObject(KEY, form(data)).verify(good.model_copy(update=changes))
 
 
 def test_an_object_over_the_limit_is_refused_before_it_is_parsed(monkeypatch):
