@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.realistic_pings import DEFINITIONS, FIRST_SUBMISSION, jittered_pings, raw_object_of
-from jobs.mapreduce import Run, run_script
+from jobs.mapreduce import WORKER_IMPORTS, Run, run_script
 from jobs.mapreduce import Table as PingTable
 from jobs.spark_session import open_session
 from telemetry_lake.catalog import create_tables, load_lake_catalog
@@ -227,7 +227,7 @@ class Question:
 def measure(settings: Settings, folder: Path, rounds: int, only: str) -> None:
     """Run everything and print the table."""
     start = time.monotonic()
-    session = open_session(settings, "benchmark of mapreduce", short=True)
+    session = open_session(settings, "benchmark of mapreduce", short=True, worker_imports=WORKER_IMPORTS)
     up = time.monotonic() - start
     table = Table(title=f"{os.cpu_count()} cores; Spark was up after {up:.1f} s, which is not counted")
     for heading in ("", "pings", "seconds", "pings/s", "target", "map side, µs of a core/ping"):

@@ -42,6 +42,9 @@ PROGRESS_SECONDS: Final = 0.5
 PROGRESS_LINE_SECONDS: Final = 10.0
 """How often progress is told where no bar can be drawn."""
 
+WORKER_IMPORTS: Final = ("telemetry_lake.mapreduce.map_phase", "telemetry_lake.mapreduce.reduce_phase")
+"""What the workers of a run need; for `open_session`."""
+
 _MAPPED: Final = "unit int, number int, key binary, content binary, summary binary"
 _REDUCED: Final = "content binary, summary binary"
 
@@ -405,7 +408,7 @@ def _run(settings: Settings, run: Run, *, debug: bool) -> None:
     typer.echo("starting Spark", err=True)
     # On this machine the work is done in Python; short leaves the JVM's optimising compiler out.
     name = f"mapreduce {Path(run.script.source.file).name}"
-    session = open_session(settings, name, short=True, debug=debug)
+    session = open_session(settings, name, short=True, debug=debug, worker_imports=WORKER_IMPORTS)
     try:
         ready = time.monotonic()
         typer.echo(f"Spark is up after {ready - started:.1f} s; reading {run.table.table_name}", err=True)

@@ -12,7 +12,7 @@ arguments of its command line, which every user of the machine can read.
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from py4j.protocol import Py4JError, Py4JJavaError  # type: ignore[import-untype
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
 
+from jobs import python_workers
 from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
 from telemetry_lake.settings import PROJECT_ROOT, Settings
 
@@ -51,13 +52,21 @@ _CONFLICT: Final = (
 )
 
 
-def open_session(settings: Settings, name: str, *, short: bool = False, debug: bool = False) -> SparkSession:
+def open_session(
+    settings: Settings,
+    name: str,
+    *,
+    short: bool = False,
+    debug: bool = False,
+    worker_imports: Sequence[str] = (),
+) -> SparkSession:
     """A session in which `SELECT … FROM live.pings` finds the lake's tables.
 
     `name` is shown in Spark's and EMR's user interfaces. `short` is for jobs that take seconds: on this
     machine they need half the CPU time to start, at the price of slower long loops. `debug` leaves Spark's
-    own logs as they are. Raises ConfigurationError when the jars, Java or the catalog's properties are
-    missing.
+    own logs as they are. `worker_imports` are modules that Python workers will need; on this machine they are
+    imported once for all of them. Raises ConfigurationError when the jars, Java or the catalog's properties
+    are missing.
     """
     if not settings.catalog.spark_properties:
         raise ConfigurationError(
@@ -65,9 +74,8 @@ def open_session(settings: Settings, name: str, *, short: bool = False, debug: b
             "TELEMETRY_LAKE_CATALOG__SPARK_PROPERTIES to the JSON of its properties"
         )
     builder = SparkSession.builder.appName(name)
-    for key, value in (
-        _common() | ({} if _started_by_spark_submit() else _local(short=short, debug=debug))
-    ).items():
+    local = {} if _started_by_spark_submit() else _local(worker_imports, short=short, debug=debug)
+    for key, value in (_common() | local).items():
         builder = builder.config(key, value)
     # Python workers run this interpreter; Spark would take whatever `python3` is.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # noqa: TID251 (pyspark has no other way to be told)
@@ -114,7 +122,7 @@ def _common() -> dict[str, str]:
     return {"spark.sql.extensions": _EXTENSIONS, "spark.sql.session.timeZone": "UTC"}
 
 
-def _local(*, short: bool, debug: bool) -> dict[str, str]:
+def _local(worker_imports: Sequence[str], *, short: bool, debug: bool) -> dict[str, str]:
     if not any(JARS_DIRECTORY.glob("iceberg-spark-runtime-*.jar")):
         raise ConfigurationError(f"Spark's jars are not in {JARS_DIRECTORY}: run `make install`")
     java_options = [] if debug else [f"-Dlog4j2.configurationFile={LOG_CONFIGURATION}"]
@@ -131,6 +139,8 @@ def _local(*, short: bool, debug: bool) -> dict[str, str]:
         "spark.ui.enabled": "false",
         # Python workers find our modules although the program was started as a file, from any folder.
         "spark.executorEnv.PYTHONPATH": str(PROJECT_ROOT),
+        "spark.python.daemon.module": python_workers.DAEMON_MODULE,
+        f"spark.executorEnv.{python_workers.IMPORTS}": ",".join(worker_imports),
         # The bar redraws its line, which only a terminal can show.
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.driver.extraJavaOptions": " ".join(java_options),
