@@ -23,7 +23,7 @@ from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.reduce_phase import ManyValues, ReduceTask, reduce_rows
 from telemetry_lake.mapreduce.row_filter import FilterRule, RowFilter
 from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.mapreduce.units import plan_units
+from telemetry_lake.mapreduce.units import FilePart, ReadColumns, plan_units, read_unit
 from telemetry_lake.tables import table_definition
 from tests.mapreduce import reference
 from tests.mapreduce.compact_documents import value_of
@@ -230,6 +230,33 @@ def test_histograms_are_not_read_unless_they_are_looked_at(
     )
     run(table, script)
     assert asked != []
+
+
+def test_columns_that_are_newer_than_a_file_are_nulls(tmp_path: Path) -> None:
+    file = tmp_path / "old.parquet"
+    pq.write_table(pa.table({"os": ["Linux", "Mac"]}), file)
+    types = table_definition("stable.pings").arrow_schema(["os", "country", "sample_id", "histograms"])
+    part = FilePart(file.as_uri(), 0, file.stat().st_size, 2)
+    ((batch, left_out),) = read_unit([part], ReadColumns(types, documents=True), RowFilter(), {})
+    assert left_out == 0
+    assert batch.rows.to_pylist() == [
+        {"os": name, "country": None, "sample_id": None, "histograms": None} for name in ("Linux", "Mac")
+    ]
+
+
+def test_histograms_are_the_same_as_in_the_table(table: Table) -> None:
+    rows = table.scan(selected_fields=("document_id", "histograms")).to_arrow().to_pylist()
+    expected = {row["document_id"]: row["histograms"] for row in rows}
+    types = table_definition("stable.pings").arrow_schema(["document_id"])
+    found: dict[str, Any] = {}
+    for unit in plan_units(table, RowFilter()).units:
+        wanted = ReadColumns(types, documents=True)
+        for batch, _ in read_unit(unit, wanted, RowFilter(), dict(table.io.properties)):
+            found.update(
+                zip(map(str, batch.rows.column(0).to_pylist()), batch.histograms().to_pylist(), strict=True)
+            )
+    assert found == expected
+    assert any(expected.values())
 
 
 def test_only_the_columns_that_are_looked_at_are_read(table: Table, tmp_path: Path) -> None:
