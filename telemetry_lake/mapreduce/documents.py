@@ -49,11 +49,23 @@ Json = dict[str, Any]
 
 
 class _PutBack(NamedTuple):
+    """Where a field of a document goes, and the column it was moved into."""
+
     parents: tuple[str, ...]
     field: str
     column: str
     is_integer: bool
     is_histograms: bool
+
+
+class _Source(NamedTuple):
+    """A `_PutBack` in a batch, with the values of its column; None for histograms."""
+
+    parents: tuple[str, ...]
+    field: str
+    column: str
+    values: Sequence[Any] | None
+    is_integer: bool
 
 
 class Documents:
@@ -68,6 +80,7 @@ class Documents:
         self._lifted: Sequence[str] = python_values(batch.column(columns.LIFTED))
         self._batch = batch
         self._columns: dict[str, Sequence[Any]] = {}
+        self._sources: dict[str, list[_Source]] = {}
         self._read_histograms = histograms
         self._histograms: HistogramRows | None = None
 
@@ -81,17 +94,23 @@ class Documents:
 
     def _restored(self, row: int, of_container: Callable[[Container], Json]) -> Json:
         document: Json = parse_json(self._texts[row].as_buffer().to_pybytes())  # type: ignore[assignment]
-        for step in _steps(self._lifted[row]):
+        lifted = self._lifted[row]
+        sources = self._sources.get(lifted)
+        if sources is None:
+            sources = self._sources[lifted] = [self._source(step) for step in _steps(lifted)]
+        for parents, field, column, values, is_integer in sources:
             holder = document
-            for part in step.parents:
+            for part in parents:
                 holder = holder[part]
-            if step.is_histograms:
-                leftover = holder[step.field]
-                holder[step.field] = of_container(Container(self._histogram_rows, row, step.column, leftover))
+            if values is None:
+                holder[field] = of_container(Container(self._histogram_rows, row, column, holder[field]))
             else:
-                value = self._column(step.column)[row]
-                holder[step.field] = int(value) if step.is_integer else value
+                holder[field] = int(values[row]) if is_integer else values[row]
         return document
+
+    def _source(self, step: _PutBack) -> _Source:
+        values = None if step.is_histograms else self._column(step.column)
+        return _Source(step.parents, step.field, step.column, values, step.is_integer)
 
     def _histogram_rows(self) -> HistogramRows:
         if self._histograms is None:

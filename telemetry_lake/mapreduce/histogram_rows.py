@@ -65,7 +65,7 @@ class HistogramRows:
 
     def compact(self, number: int, leftover: object) -> list[int | float]:
         """A histogram as Mozilla's first server gave it: the count of every bucket, then the five sums."""
-        positions = _positions(*(int(part[number]) for part in self._ranges))
+        positions = _positions(*[part.item(number) for part in self._ranges])
         dense: list[int | float] = [0] * len(positions)
         buckets = self._buckets[self._buckets_first[number] : self._buckets_first[number + 1]].tolist()
         counts = self._counts[self._counts_first[number] : self._counts_first[number + 1]].tolist()
@@ -77,7 +77,7 @@ class HistogramRows:
             return [*dense, *leftover[1:]]
         unsaid = leftover if isinstance(leftover, dict) else {}
         for field, column in zip(SUM_FIELDS, self._sums, strict=True):
-            value = float(column[number])
+            value = column.item(number)
             said = unsaid.get(field)
             dense.append(said if said is not None else int(value) if value.is_integer() else value)
         return dense
