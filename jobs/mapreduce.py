@@ -42,8 +42,12 @@ PROGRESS_SECONDS: Final = 0.5
 PROGRESS_LINE_SECONDS: Final = 10.0
 """How often progress is told where no bar can be drawn."""
 
-WORKER_IMPORTS: Final = ("telemetry_lake.mapreduce.map_phase", "telemetry_lake.mapreduce.reduce_phase")
-"""What the workers of a run need; for `open_session`."""
+WORKER_IMPORTS: Final = (
+    "pandas",
+    "telemetry_lake.mapreduce.map_phase",
+    "telemetry_lake.mapreduce.reduce_phase",
+)
+"""What the workers of a run need, for `open_session`; pyarrow imports pandas when it first makes an array."""
 
 _MAPPED: Final = "unit int, number int, key binary, content binary, summary binary"
 _REDUCED: Final = "content binary, summary binary"
