@@ -4,12 +4,10 @@ Spark divides the work among its machines and moves what belongs together to one
 themselves are read and added up by pyarrow and numpy (`telemetry_lake.histogram_aggregation`). Reading the
 nested column through Spark alone takes longer than everything here together.
 
-1. Each task reads some row groups of the date's files, only the columns that are needed, and divides the
-pings
-   by client (`_read`).
-2. All pings of a client meet in one share, which is summed (`_sum`). A client that sent more than
-   `CLIENT_MAX_PINGS` on a date is nobody's browser, and no share should have to hold it: its pings are
-   treated like those without a client id.
+1. Each task reads some row groups of the date's files, only the columns that are needed, and adds them up.
+   What their clients have to weigh is divided by client (`_read`).
+2. All pings of a client meet in one share, where they are weighed (`_sum`). A client that sent more than
+   `CLIENT_MAX_PINGS` on a date is nobody's browser: it weighs nothing, and a share does not hold it.
 3. Sums of one histogram meet and are merged (`_merge`), and Spark writes them in one commit.
 
 A date is out of date when stable.pings of that date was made from something else than when it was summed,
@@ -34,7 +32,7 @@ from jobs.command_line import chosen_dates, reported_failures
 from jobs.date_range import DateRange
 from jobs.made_dates import MadeDate, again_on_conflict, current_snapshot, record, recorded, replace_date
 from jobs.table_checks import check_date
-from telemetry_lake.columns import CLIENT_ID, SUBMISSION_DATE
+from telemetry_lake.columns import SUBMISSION_DATE
 from telemetry_lake.failures import FatalError
 from telemetry_lake.settings import Settings, load_settings
 from telemetry_lake.tables import STABLE_PINGS
@@ -50,13 +48,12 @@ CLIENT_MAX_PINGS: Final = 1_000
 READ_MAX_PINGS: Final = 4_096
 """How many pings a task holds at once while it reads; some 60 KB each."""
 SHARE_PINGS: Final = 4_096
-"""How many pings a share has on average."""
-SUMMED_AT_ONCE: Final = 1_024
-"""How many pings of a share are summed at once, on average: they stay in the processor's cache."""
+"""How many pings a share has on average; some 6 KB each."""
 ROWS_OF_A_PIECE: Final = 2_048
 MERGE_SHARDS_MAX: Final = 64
 
-Piece = tuple[int, bytes]
+Piece = tuple[int, tuple[bytes, ...]]
+"""Where to, and either sums or pings of clients with their definitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +113,11 @@ def aggregated(session: "SparkSession", settings: Settings, day: date) -> "DataF
     properties, parts, pings = _parts(settings, day)
     shares = max(1, round(pings / SHARE_PINGS))
     shards = min(MERGE_SHARDS_MAX, max(session.sparkContext.defaultParallelism, shares // 8))
-    crowds = _crowds(session, day) if pings else frozenset()
     pieces = (
         session.sparkContext.parallelize(parts, max(1, len(parts)))
-        .mapPartitions(partial(_read, properties=properties, shares=shares, crowds=crowds))
+        .mapPartitionsWithIndex(partial(_read, properties=properties, shares=shares))
         .partitionBy(shares, int)
-        .mapPartitions(partial(_sum, shares=shares, shards=shards))
+        .mapPartitions(partial(_sum, shards=shards))
         .partitionBy(shards, int)
         .mapPartitions(_merge)
     )
@@ -149,40 +145,29 @@ def _parts(settings: Settings, day: date) -> tuple[dict[str, str], list[FilePart
     return dict(table.io.properties), parts, pings
 
 
-def _crowds(session: "SparkSession", day: date) -> frozenset[str]:
-    """The client ids that more pings came under than one browser sends."""
-    from pyspark.sql.functions import col
-
-    pings = session.table(STABLE_PINGS).where((col(SUBMISSION_DATE) == day) & col(CLIENT_ID).isNotNull())
-    crowds = pings.groupBy(CLIENT_ID).count().where(col("count") > CLIENT_MAX_PINGS).collect()
-    return frozenset(str(row[CLIENT_ID]) for row in crowds)
-
-
 def _read(
-    parts: Iterable[FilePart], *, properties: Mapping[str, str], shares: int, crowds: frozenset[str]
+    partition: int, parts: Iterable[FilePart], *, properties: Mapping[str, str], shares: int
 ) -> Iterator[Piece]:
-    """The pings of these parts, divided into shares by client."""
-    from telemetry_lake.histogram_aggregation import split_by_client, to_bytes
+    """The sums of these parts, and their clients' pings divided into shares."""
+    from telemetry_lake.histogram_aggregation import count_histograms, merge_sums, to_bytes
 
+    counted = []
     for part in parts:
-        for pings in read_part(part, properties, crowds):
-            for share, some in split_by_client(pings, shares):
-                yield share, to_bytes(some)
+        for pings in read_part(part, properties):
+            sums, of_clients = count_histograms(pings)
+            counted.append(sums)
+            for share, some in of_clients.split(shares):
+                yield share, (to_bytes(some.pings), to_bytes(some.definitions))
+    if counted:
+        yield partition % shares, (to_bytes(merge_sums(counted)),)
 
 
-def read_part(
-    part: FilePart, properties: Mapping[str, str], crowds: frozenset[str] = frozenset()
-) -> "Iterator[pa.Table]":
-    """The columns of a part that are needed; clients of `crowds` are not known in it."""
+def read_part(part: FilePart, properties: Mapping[str, str]) -> "Iterator[pa.Table]":
+    """The columns of a part that are needed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from telemetry_lake.histogram_aggregation import (
-        READ,
-        READ_AS_DICTIONARY,
-        with_build_date,
-        without_clients,
-    )
+    from telemetry_lake.histogram_aggregation import READ, READ_AS_DICTIONARY, with_build_date
     from telemetry_lake.table_files import ReadOnlyFileIO
 
     source: Any
@@ -195,7 +180,7 @@ def read_part(
                 f"{part.location} has no row group at {part.offset}, where its table expects one"
             )
         for batch in file.iter_batches(READ_MAX_PINGS, groups, columns=list(READ), use_threads=False):
-            yield without_clients(with_build_date(pa.Table.from_batches([batch])), crowds)
+            yield with_build_date(pa.Table.from_batches([batch]))
 
 
 def _offset(row_group: Any) -> int:
@@ -204,35 +189,37 @@ def _offset(row_group: Any) -> int:
     return int(column.dictionary_page_offset or column.data_page_offset)
 
 
-def _sum(pieces: Iterable[Piece], *, shares: int, shards: int) -> Iterator[Piece]:
+def _sum(pieces: Iterable[Piece], *, shards: int) -> Iterator[Piece]:
     """The sums of one share, divided by who merges them."""
-    import pyarrow as pa
-
     from telemetry_lake.histogram_aggregation import (
+        ClientPings,
+        ClientShare,
         from_bytes,
         merge_sums,
         shard_of,
-        split_by_client,
-        sum_histograms,
         to_bytes,
     )
 
-    tables = from_bytes(piece for _, piece in pieces)
-    if not tables:
-        return
-    pings = pa.concat_tables(tables)
-    # A multiple of `shares`, or else all clients of a share would be in one part of it.
-    parts = shares * max(1, round(pings.num_rows / SUMMED_AT_ONCE))
-    sums = merge_sums([sum_histograms(some) for _, some in split_by_client(pings, parts)])
-    for shard, some in shard_of(sums, shards):
-        yield shard, to_bytes(some)
+    share = ClientShare(CLIENT_MAX_PINGS)
+    sums = []
+    for _, piece in pieces:
+        tables = from_bytes(piece)
+        if len(tables) == 1:
+            sums += tables
+        else:
+            share.add(ClientPings(*tables))
+    if share.held:
+        sums.append(share.sums())
+    if sums:
+        for shard, some in shard_of(merge_sums(sums), shards):
+            yield shard, (to_bytes(some),)
 
 
 def _merge(pieces: Iterable[Piece]) -> Iterator[tuple[bytearray]]:
     """The sums of one shard, added up, in pieces that Spark hands on."""
     from telemetry_lake.histogram_aggregation import finished, from_bytes, merge_sums, to_bytes
 
-    tables = from_bytes(piece for _, piece in pieces)
+    tables = from_bytes(table for _, piece in pieces for table in piece)
     if tables:
         rows = finished(merge_sums(tables))
         for start in range(0, rows.num_rows, ROWS_OF_A_PIECE):

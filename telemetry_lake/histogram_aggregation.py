@@ -3,9 +3,11 @@
 Everything here is about Arrow tables and numpy arrays, and knows nothing of where they come from. It is
 done in three steps, so that it can be done in many places at once:
 
-1. `split_by_client` divides pings so that all pings of a client are in the same share.
-2. `sum_histograms` adds up a share: one row for each group of pings and each definition of a histogram.
-3. `merge_sums` adds up such rows of many shares.
+1. `count_histograms` adds up some pings: one row for each group of pings and each definition of a histogram.
+   What a client weighs depends on all its pings, so those with a client id are given back beside it
+   (`ClientPings`), in a tenth of their bytes, and divided into shares by client.
+2. `ClientShare` weighs the clients of one share: rows with what counting left at zero.
+3. `merge_sums` adds up the rows of both, from many places.
 
 All sums are of whole numbers, so that neither the order of pings nor that of shares changes anything.
 
@@ -21,11 +23,14 @@ while they are added.
 
 **What is left out.** A histogram whose buckets nobody knows, or that has a bucket which is not one of them,
 or a count below 0 or above `COUNT_MAX`: Firefox counts samples in 32 bits, so such a number is damage.
-Clients without an id are in `counts` and `pings`, and neither in `normalized` nor in `clients`.
+Pings without a client id, and those of a client with more pings than one browser sends, are in `counts` and
+`pings`, and neither in `normalized` nor in `clients`.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any, Final
@@ -47,15 +52,24 @@ from telemetry_lake.columns import (
     NAMESPACE,
     NORMALIZED_OS,
 )
+from telemetry_lake.compiled_sums import (
+    HISTOGRAM_MAX_BYTES,
+    HISTOGRAM_MIN_BYTES,
+    SAMPLE_MAX_BYTES,
+    WEIGHT_UNIT,
+    add_lists,
+    add_weights,
+    count_samples,
+    divide_weights,
+    mark_definitions,
+    number_definitions,
+    number_rows,
+)
 from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, NoBuckets, bucket_bounds
 from telemetry_lake.failures import FatalError
 
-COUNT_MAX: Final = 2**31 - 1
-SUM_MAX: Final = float(2**44)
-"""A larger sum of one ping is not believed: so large ones of 2^18 pings fit into 64 bits."""
 SHARE_MAX_PINGS: Final = 2**18
-"""So many pings of at most `COUNT_MAX` in a bucket are added exactly by floating-point numbers."""
-WEIGHT_UNIT: Final = 2**32
+"""The sums that so many pings say fit into 64 bits."""
 
 GROUPED_BY: Final = (
     NAMESPACE,
@@ -80,6 +94,13 @@ READ_AS_DICTIONARY: Final = tuple(
 )
 """Those of them of which the few different values are read once: half of the time of reading."""
 
+DEFINITIONS_FIRST_ROOM: Final = 4_096
+
+SAMPLES: Final = "samples"
+"""The column with what a ping has to weigh, as `compiled_sums` writes it."""
+NUMBER: Final = "number"
+"""The column with the number that a definition has in those bytes."""
+
 _SUMS: Final = ("pings", "clients", "sum")
 _DENSE: Final = ("counts", "normalized")
 
@@ -97,100 +118,221 @@ def with_build_date(pings: pa.Table) -> pa.Table:
     return pings.set_column(pings.schema.get_field_index(APP_BUILD_ID), BUILD_DATE, day)
 
 
-def without_clients(pings: pa.Table, clients: Iterable[str]) -> pa.Table:
-    """`pings`, of which those of `clients` have no client id any more."""
-    ids = pings.column(CLIENT_ID)
-    hidden = pc.is_in(ids, value_set=pa.array(sorted(clients), pa.string()))
-    return pings.set_column(pings.schema.get_field_index(CLIENT_ID), CLIENT_ID, pc.if_else(hidden, None, ids))
+@dataclass(frozen=True, slots=True)
+class ClientPings:
+    """Pings with a client id: `GROUPED_BY`, `CLIENT_ID`, `SAMPLES`, and the definitions that these name."""
+
+    pings: pa.Table
+    definitions: pa.Table
+
+    def split(self, shares: int) -> "Iterator[tuple[int, ClientPings]]":
+        """The pings of each share that has some; all of a client are in one."""
+        codes = pc.dictionary_encode(self.pings.column(CLIENT_ID)).combine_chunks()
+        share_of_code = np.array(
+            [zlib.crc32(client.encode()) % shares for client in codes.dictionary.to_pylist()], np.int64
+        )
+        share = share_of_code[np.asarray(codes.indices)]
+        order = np.argsort(share, kind="stable")
+        ordered = self.pings.take(order)
+        starts = np.searchsorted(share[order], np.arange(shares + 1))
+        for number, (start, end) in enumerate(pairwise(starts)):
+            if end > start:
+                pings = ordered.slice(start, end - start)
+                yield number, ClientPings(pings, self._definitions_of(pings))
+
+    def _definitions_of(self, pings: pa.Table) -> pa.Table:
+        """The definitions that `pings` need: with many shares, all would be more than the samples."""
+        numbers = self.definitions.column(NUMBER).to_numpy()
+        marks = np.zeros(1 + numbers.max(initial=-1), np.bool_)
+        for samples in pings.column(SAMPLES).chunks:
+            text, starts = _texts(samples)
+            mark_definitions(text, starts[0], starts[-1], marks)
+        return self.definitions.filter(pa.array(marks[numbers]))
 
 
-def split_by_client(pings: pa.Table, shares: int) -> Iterator[tuple[int, pa.Table]]:
-    """The pings of each share that has some; a client's are all in one, those without a client in any."""
-    codes = pc.dictionary_encode(pings.column(CLIENT_ID)).combine_chunks()
-    share_of_code = np.array(
-        [zlib.crc32(client.encode()) % shares for client in codes.dictionary.to_pylist()], np.int64
-    )
-    unknown = np.asarray(codes.indices.is_null())
-    share = np.arange(pings.num_rows, dtype=np.int64) % shares
-    share[~unknown] = share_of_code[np.asarray(codes.indices.drop_null())]
-    order = np.argsort(share, kind="stable")
-    ordered = pings.take(order)
-    starts = np.searchsorted(share[order], np.arange(shares + 1))
-    for number, (start, end) in enumerate(pairwise(starts)):
-        if end > start:
-            yield number, ordered.slice(start, end - start)
+def count_histograms(pings: pa.Table) -> tuple[pa.Table, ClientPings]:
+    """One row for each group of `pings` and each definition of a histogram in them, and what is left.
 
-
-def sum_histograms(pings: pa.Table) -> pa.Table:
-    """One row for each group of `pings` and each definition of a histogram in them.
-
-    Columns: `GROUPED_BY`, `DEFINED_BY`, `pings` and `clients` that have it, `sum`, and `counts` and
-    `normalized` (in units of 1 / `WEIGHT_UNIT`) with a number for each bucket. Raises FatalError when there
-    are more than `SHARE_MAX_PINGS`, or when a histogram has not as many counts as buckets.
+    Columns: `GROUPED_BY`, `DEFINED_BY`, `pings` that have it and `sum` and `counts` of their samples;
+    `clients` is 0 and `normalized` empty. Raises FatalError when there are more than `SHARE_MAX_PINGS`, or
+    when a histogram has not as many counts as buckets.
     """
     if pings.num_rows > SHARE_MAX_PINGS:
-        raise FatalError(f"{pings.num_rows} pings in one share; it holds {SHARE_MAX_PINGS}")
+        raise FatalError(f"{pings.num_rows} pings at once; their sums fit for {SHARE_MAX_PINGS}")
     group, groups = _codes([pings.column(name) for name in GROUPED_BY])
-    client = _client_codes(pings.column(CLIENT_ID))
+    has_client = np.asarray(pings.column(CLIENT_ID).combine_chunks().is_valid())
     lists: ArrowArray = pings.column(HISTOGRAMS).combine_chunks()
-    histograms = lists.flatten()
-    definition, definitions = _codes([pa.chunked_array([histograms.field(name)]) for name in DEFINED_BY])
-    known = {name: _plain(histograms.field(name).take(definitions)) for name in DEFINED_BY}
+    histograms = lists.values
+    buckets, counts = histograms.field("buckets"), histograms.field("counts")
+    bucket_starts, count_starts = _numbers(buckets.offsets, np.int32), _numbers(counts.offsets, np.int32)
+    if not np.array_equal(np.diff(bucket_starts), np.diff(count_starts)):
+        raise FatalError("a histogram has not as many counts as buckets: the conversion is wrong")
+    definition, firsts = _definitions(histograms)
+    known = {name: _plain(histograms.field(name).take(firsts)) for name in DEFINED_BY}
     bounds = [
         _bounds(*key) for key in zip(*(known[name].to_pylist() for name in DEFINED_BY[3:]), strict=True)
     ]
-    # By definition, so that the samples of one lie together: then no step has to look them up one by one.
-    order = np.argsort(definition.astype(np.min_scalar_type(len(bounds))), kind="stable")
-    definition = definition[order]
-    ping = np.repeat(np.arange(len(lists), dtype=np.int64), np.diff(np.asarray(lists.offsets)))[order]
-    said = np.asarray(histograms.field("sum"))[order]
     sizes = np.array([len(each) for each in bounds], np.int64)
-    samples = _Samples(histograms.field("buckets"), histograms.field("counts"), order)
-    position, good = samples.positions(definition, bounds)
-
+    ping_starts = _numbers(lists.offsets, np.int32)
     # One row for each group and definition; its buckets are a stretch of one long array.
-    row = np.zeros(len(definition), np.int64)
-    keys, row[good] = np.unique(group[ping[good]] * len(sizes) + definition[good], return_inverse=True)
-    starts = np.concatenate(([0], np.cumsum(sizes[keys % max(len(sizes), 1)])))
-    size = int(starts[-1])
-    total = np.where(good, samples.totals(), 0)
-    at = np.repeat(starts[row] * good, samples.lengths) + position
-    count = samples.counts * np.repeat(good, samples.lengths)
-
-    clients, share = _by_client(row, np.where(good, client[ping], -1), total, len(keys))
-    weight = np.rint(count * np.repeat(share, samples.lengths))
-    whole = good & (said >= 0) & (said <= SUM_MAX) & (said == np.floor(said))
-    sums = np.zeros(len(keys), np.int64)
-    np.add.at(sums, row[whole], said[whole].astype(np.int64))
-    of_group, of_definition = np.divmod(keys, max(len(sizes), 1))
+    row = np.zeros(len(histograms), np.int64)
+    rows_max = min(len(histograms), len(groups) * len(firsts))
+    row_group, row_definition = np.zeros(rows_max, np.int64), np.zeros(rows_max, np.int64)
+    order = np.argsort(group, kind="stable")
+    row_of = np.zeros(len(firsts), np.int64)
+    rows = number_rows(order, group, ping_starts, definition, sizes, row_of, row, row_group, row_definition)
+    row_group, row_definition = row_group[:rows], row_definition[:rows]
+    starts = _starts(sizes[row_definition])
+    having, said, numbers = np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.zeros(starts[-1], np.int64)
+    lengths = np.diff(bucket_starts)
+    text = np.empty(
+        HISTOGRAM_MAX_BYTES * len(histograms) + SAMPLE_MAX_BYTES * int(lengths.sum(dtype=np.int64)), np.uint8
+    )
+    text_starts = np.zeros(pings.num_rows + 1, np.int64)
+    count_samples(
+        ping_starts,
+        has_client,
+        definition,
+        row,
+        _numbers(histograms.field("sum"), np.float64),
+        (bucket_starts, _numbers(buckets.values, np.int32), count_starts, _numbers(counts.values, np.int64)),
+        _starts(sizes),
+        np.concatenate([_no_bounds, *bounds]),
+        np.zeros(lengths.max(initial=0), np.uint64),
+        starts,
+        (having, said, numbers),
+        text,
+        text_starts,
+    )
     summed: dict[str, Any] = {
-        **{name: pings.column(name).take(groups[of_group]) for name in GROUPED_BY},
-        **{name: known[name].take(of_definition) for name in DEFINED_BY},
-        "pings": np.bincount(row[good], minlength=len(keys)),
-        "clients": clients,
-        "sum": sums,
-        "counts": _lists(starts, np.bincount(at, weights=count, minlength=size)[:size].astype(np.int64)),
-        "normalized": _lists(starts, np.bincount(at, weights=weight, minlength=size)[:size].astype(np.int64)),
+        **{name: _plain(pings.column(name).take(groups[row_group])) for name in GROUPED_BY},
+        **{name: known[name].take(row_definition) for name in DEFINED_BY},
+        "pings": having,
+        "clients": np.zeros(rows, np.int64),
+        "sum": said,
+        "counts": _lists(starts, numbers),
+        "normalized": _lists(np.zeros(rows + 1, np.int64), numbers[:0]),
     }
-    return pa.table(summed)
+    # A copy, because nearly all of the room was not needed.
+    written = [pa.py_buffer(text_starts.tobytes()), pa.py_buffer(text[: text_starts[-1]].tobytes())]
+    samples = pa.LargeBinaryArray.from_buffers(pa.large_binary(), pings.num_rows, [None, *written])
+    names = [*GROUPED_BY, CLIENT_ID]
+    of_clients = pings.select(names).append_column(SAMPLES, samples).filter(pa.array(has_client))
+    definitions = pa.table({**known, NUMBER: pa.array(np.arange(len(firsts), dtype=np.int32))})
+    return pa.table(summed).filter(pa.array(having > 0)), ClientPings(of_clients, definitions)
+
+
+class ClientShare:
+    """All pings of some clients, as they come in; clients with more than `client_max_pings` are not kept."""
+
+    def __init__(self, client_max_pings: int) -> None:
+        self._client_max_pings = client_max_pings
+        self._pings_of: Counter[str] = Counter()
+        self._parts: list[ClientPings] = []
+
+    def add(self, part: ClientPings) -> None:
+        """Keep the pings of `part`, but for those of clients that have already sent too many."""
+        clients: list[Any] = part.pings.column(CLIENT_ID).to_pylist()
+        self._pings_of.update(clients)
+        self._parts.append(self._without_crowds(part, clients))
+
+    @property
+    def held(self) -> int:
+        """How many pings are kept."""
+        return sum(part.pings.num_rows for part in self._parts)
+
+    def sums(self) -> pa.Table:
+        """One row for each group and definition, as `count_histograms` has them.
+
+        `clients` are those with samples, `normalized` is in units of 1 / `WEIGHT_UNIT`; `pings` and `sum` are
+        0 and `counts` is empty. Raises FatalError when there are more than `SHARE_MAX_PINGS`.
+        """
+        parts = []
+        for part in self._parts:
+            clients_of: list[Any] = part.pings.column(CLIENT_ID).to_pylist()
+            parts.append(self._without_crowds(part, clients_of))
+        pings = pa.concat_tables([part.pings for part in parts]).combine_chunks()
+        definitions = pa.concat_tables([part.definitions for part in parts]).combine_chunks()
+        if pings.num_rows > SHARE_MAX_PINGS:
+            raise FatalError(f"{pings.num_rows} pings in one share; it holds {SHARE_MAX_PINGS}")
+        group, groups = _codes([pings.column(name) for name in GROUPED_BY])
+        client = _codes([pings.column(CLIENT_ID)])[0]
+        definition, firsts = _codes([definitions.column(name) for name in DEFINED_BY])
+        known = {name: definitions.column(name).take(firsts) for name in DEFINED_BY}
+        bounds = [
+            _bounds(*key) for key in zip(*(known[name].to_pylist() for name in DEFINED_BY[3:]), strict=True)
+        ]
+        # Each part has numbers of its own for definitions: where in the table of all they begin.
+        sizes = [1 + part.definitions.column(NUMBER).to_numpy().max(initial=-1) for part in parts]
+        bases = _starts(sizes)
+        definition_of = np.zeros(int(bases[-1]), np.int64)
+        rows = [part.definitions.num_rows for part in parts]
+        definition_of[np.repeat(bases[:-1], rows) + definitions.column(NUMBER).to_numpy()] = definition
+        text, text_starts = _texts(pings.column(SAMPLES).combine_chunks())
+        order = np.lexsort((client, group))
+        histograms_max = int(text_starts[-1] - text_starts[0]) // HISTOGRAM_MIN_BYTES
+        row, weight = np.zeros(histograms_max, np.int64), np.zeros(histograms_max, np.float64)
+        rows_max = min(histograms_max, len(groups) * len(firsts))
+        row_group, row_definition, clients, totals = (np.zeros(rows_max, np.int64) for _ in range(4))
+        rows = divide_weights(
+            order,
+            group,
+            client,
+            text,
+            text_starts,
+            np.repeat(bases[:-1], [part.pings.num_rows for part in parts]),
+            definition_of,
+            np.zeros(len(firsts), np.int64),
+            row,
+            weight,
+            row_group,
+            row_definition,
+            clients,
+            totals,
+        )
+        row_group, row_definition, clients = row_group[:rows], row_definition[:rows], clients[:rows]
+        starts = _starts(np.array([len(each) for each in bounds], np.int64)[row_definition])
+        weights = np.zeros(starts[-1], np.int64)
+        add_weights(order, text, text_starts, row, weight, starts, weights)
+        nothing = np.zeros(len(clients), np.int64)
+        summed: dict[str, Any] = {
+            **{name: _plain(pings.column(name).take(groups[row_group])) for name in GROUPED_BY},
+            **{name: known[name].take(row_definition) for name in DEFINED_BY},
+            "pings": nothing,
+            "clients": clients,
+            "sum": nothing,
+            "counts": _lists(np.zeros(len(starts), np.int64), weights[:0]),
+            "normalized": _lists(starts, weights),
+        }
+        return pa.table(summed)
+
+    def _without_crowds(self, part: ClientPings, clients: Sequence[str]) -> ClientPings:
+        crowds = {client for client in clients if self._pings_of[client] > self._client_max_pings}
+        if not crowds:
+            return part
+        hidden = pc.is_in(part.pings.column(CLIENT_ID), value_set=pa.array(sorted(crowds)))
+        return ClientPings(part.pings.filter(pc.invert(hidden)), part.definitions)
 
 
 def merge_sums(parts: Sequence[pa.Table]) -> pa.Table:
-    """The rows of `sum_histograms` of many shares, added up."""
+    """The rows of `count_histograms` and `ClientShare.sums` of many places, added up."""
     rows = pa.concat_tables(parts).combine_chunks()
     row_of, first = _codes([rows.column(name) for name in (*GROUPED_BY, *DEFINED_BY)])
     merged: dict[str, Any] = {name: rows.column(name).take(first) for name in (*GROUPED_BY, *DEFINED_BY)}
     for name in _SUMS:
         merged[name] = np.zeros(len(first), np.int64)
         np.add.at(merged[name], row_of, rows.column(name).to_numpy())
-    for name in _DENSE:
-        lists: ArrowArray = rows.column(name).combine_chunks()
-        lengths = np.diff(np.asarray(lists.offsets)).astype(np.int64)
-        starts = np.concatenate(([0], np.cumsum(lengths[first])))
-        # Where each list's numbers go: the stretch of its row.
-        at = np.repeat(starts[row_of] - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    lists: dict[str, ArrowArray] = {name: rows.column(name).combine_chunks() for name in _DENSE}
+    # Who counted has no weights, and who weighed has no counts: such a list is empty and means zeros.
+    sizes = np.zeros(len(first), np.int64)
+    for array in lists.values():
+        np.maximum.at(sizes, row_of, np.diff(np.asarray(array.offsets)))
+    starts = _starts(sizes)
+    for name, array in lists.items():
         numbers = np.zeros(int(starts[-1]), np.int64)
-        np.add.at(numbers, at, np.asarray(lists.flatten()))
+        add_lists(
+            row_of, _numbers(array.offsets, np.int32), _numbers(array.values, np.int64), starts, numbers
+        )
         merged[name] = _lists(starts, numbers)
     return pa.table(merged)
 
@@ -208,7 +350,7 @@ def finished(sums: pa.Table) -> pa.Table:
 
 
 def shard_of(sums: pa.Table, shards: int) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of `sum_histograms` by the shard that adds them up: a histogram's are all in one."""
+    """Rows of sums by the shard that adds them up: a histogram's are all in one."""
     if not sums.num_rows:
         return
     names = pc.dictionary_encode(sums.column("name")).combine_chunks()
@@ -220,54 +362,56 @@ def shard_of(sums: pa.Table, shards: int) -> Iterator[tuple[int, pa.Table]]:
         yield int(number), sums.filter(pa.array(shard == number))
 
 
-class _Samples:
-    """The samples of all histograms, one histogram's after the other's, in a given order of histograms."""
-
-    def __init__(self, buckets: Any, counts: Any, order: Indices) -> None:
-        buckets, counts = buckets.take(order), counts.take(order)
-        self._starts = np.asarray(buckets.offsets)
-        if not np.array_equal(self._starts, np.asarray(counts.offsets)):
-            raise FatalError("a histogram has not as many counts as buckets: the conversion is wrong")
-        self.lengths = np.diff(self._starts)
-        self._buckets = np.asarray(buckets.values)
-        numbers = np.asarray(counts.values)
-        self._believed = (numbers >= 0) & (numbers <= COUNT_MAX)
-        self.counts = np.where(self._believed, numbers, 0)
-
-    def totals(self) -> Any:
-        """How many samples each histogram has."""
-        running = np.concatenate(([0], np.cumsum(self.counts)))
-        return running[self._starts[1:]] - running[self._starts[:-1]]
-
-    def positions(self, definition: Indices, bounds: Sequence[tuple[int, ...]]) -> tuple[Indices, Any]:
-        """Which of its definition's buckets each sample is in, and which histograms are sound.
-
-        Histograms are in the order of their definitions.
-        """
-        position = np.zeros(len(self._buckets), np.int64)
-        fits = self._believed
-        firsts = np.searchsorted(definition, np.arange(len(bounds) + 1))
-        for number, known in enumerate(bounds):
-            here = slice(self._starts[firsts[number]], self._starts[firsts[number + 1]])
-            table = np.array(known or (-1,), np.int32)
-            found = np.searchsorted(table, self._buckets[here])
-            found[found == len(table)] = 0
-            position[here] = found
-            fits[here] &= table[found] == self._buckets[here]
-        good = np.array([bool(known) for known in bounds], np.bool_)[definition]
-        if not fits.all():
-            good[np.searchsorted(self._starts, np.flatnonzero(~fits), side="right") - 1] = False
-        return position, good
+def _definitions(histograms: ArrowArray) -> tuple[Any, Indices]:
+    """A number for the definition of each histogram, and for each number the first that has it."""
+    fields = _definition_fields(histograms)
+    numbers = np.zeros(len(histograms), np.int32)
+    room = DEFINITIONS_FIRST_ROOM
+    while True:
+        firsts, following = np.zeros(room, np.int64), np.zeros(room, np.int32)
+        known = number_definitions(fields, numbers, firsts, following, np.full(2 * room, -1, np.int32))
+        if known >= 0:
+            return numbers, firsts[:known]
+        room *= 4
 
 
-def _by_client(row: Indices, client: Indices, total: Any, rows: int) -> tuple[Indices, Any]:
-    """How many clients with samples each row has, and what one sample of each histogram weighs, in units."""
-    counted = np.flatnonzero((client >= 0) & (total > 0))
-    clients = int(client.max(initial=0)) + 1
-    keys, pair = np.unique(row[counted] * clients + client[counted], return_inverse=True)
-    weight = np.zeros(len(row))
-    weight[counted] = WEIGHT_UNIT / np.bincount(pair, weights=total[counted])[pair]
-    return np.bincount(keys // clients, minlength=rows), weight
+def _definition_fields(histograms: ArrowArray) -> tuple[Any, ...]:
+    """What says which definition each histogram has, as whole numbers."""
+    fields = []
+    for name in DEFINED_BY[:3]:
+        codes = pc.dictionary_encode(histograms.field(name)).indices
+        fields.append(_numbers(pc.fill_null(codes, -1), np.int32))
+    parameters = [histograms.field(name) for name in DEFINED_BY[3:]]
+    said = np.ones(len(histograms), np.bool_)
+    for parameter in parameters:
+        said &= np.asarray(parameter.is_valid())
+    # With a parameter unknown, the others are no matter: nobody knows the buckets.
+    for parameter in parameters:
+        numbers = np.asarray(pc.fill_null(parameter, 0))
+        fields.append(_numbers(numbers if said.all() else np.where(said, numbers, -1), np.int64))
+    return tuple(fields)
+
+
+def _numbers(array: Any, kind: Any) -> Any:
+    """An array for the compiled loops; never writable, because each kind of array is compiled anew."""
+    numbers = np.asarray(array).astype(kind, copy=False).view()
+    numbers.flags.writeable = False
+    return numbers
+
+
+def _texts(samples: ArrowArray) -> tuple[Any, Any]:
+    """The bytes of all, and where in them each one's begin."""
+    _, starts, text = samples.buffers()
+    first, last = samples.offset, samples.offset + len(samples) + 1
+    return (
+        np.frombuffer(text, np.uint8) if text else np.zeros(0, np.uint8),
+        np.frombuffer(starts, np.int64)[first:last],
+    )
+
+
+def _starts(sizes: Any) -> Indices:
+    """Where each of stretches of these sizes starts, and where the last one ends."""
+    return np.concatenate(([0], np.cumsum(np.asarray(sizes, np.int64))))
 
 
 def _codes(columns: Sequence[ArrowArray]) -> tuple[Indices, Indices]:
@@ -289,21 +433,18 @@ def _plain(array: ArrowArray) -> ArrowArray:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def _client_codes(clients: ArrowArray) -> Indices:
-    """A number for each client; -1 where it is not known."""
-    codes = pc.dictionary_encode(clients).combine_chunks().indices
-    return np.asarray(pc.cast(pc.fill_null(codes, -1), pa.int64()))
+_no_bounds: Final = np.zeros(0, np.int32)
 
 
 @cache
-def _bounds(kind: int | None, bucket_count: int | None, low: int | None, high: int | None) -> tuple[int, ...]:
+def _bounds(kind: int | None, bucket_count: int | None, low: int | None, high: int | None) -> Any:
     """The lower bounds of a definition's buckets; none when it has not said which."""
     if kind is None or bucket_count is None or low is None or high is None:
-        return ()
+        return _no_bounds
     try:
-        return bucket_bounds(BucketRange(HistogramType(kind), low, high, bucket_count))
+        return np.array(bucket_bounds(BucketRange(HistogramType(kind), low, high, bucket_count)), np.int32)
     except (NoBuckets, ValueError):
-        return ()
+        return _no_bounds
 
 
 def _lists(starts: Indices, numbers: Indices) -> Any:
@@ -311,9 +452,9 @@ def _lists(starts: Indices, numbers: Indices) -> Any:
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """A table as an Arrow stream, compressed."""
+    """A table as an Arrow stream; not compressed, because Spark compresses what it moves."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
 

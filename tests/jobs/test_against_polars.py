@@ -181,7 +181,7 @@ def test_every_table_is_what_polars_makes_of_the_same_pings(
     spark: SparkSession, catalog: Catalog, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     # Small shares, so that a client's pings come from several reads and sums from several shares.
-    for limit, size in {"READ_MAX_PINGS": 64, "SHARE_PINGS": 50, "SUMMED_AT_ONCE": 16}.items():
+    for limit, size in {"READ_MAX_PINGS": 64, "SHARE_PINGS": 50}.items():
         monkeypatch.setattr(aggregation, limit, size)
     rows = generated(seed=6)
     append(catalog, LIVE_PINGS, rows[: PINGS // 2])
