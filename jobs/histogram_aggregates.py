@@ -273,7 +273,8 @@ def _run(settings: Settings, dates: DateRange, late_days: int, *, again: bool, d
     from jobs.spark_session import open_session
 
     typer.echo("starting Spark", err=True)
-    session = open_session(settings, f"histogram_aggregates {dates}", debug=debug)
+    # Python does the long loops: Java's optimising compiler took more CPU time than the rest of Java.
+    session = open_session(settings, f"histogram_aggregates {dates}", short=True, debug=debug)
     try:
         count = 0
         for made in histogram_aggregates(session, settings, dates, late_days=late_days, again=again):
