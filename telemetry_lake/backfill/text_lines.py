@@ -4,12 +4,17 @@ How a file is compressed is seen by its first bytes; a name that ends in `.gz`, 
 right about it. Several gzip members, bzip2 or xz streams may follow each other in one file. Hadoop ends every
 line with a line feed: a last line without one is given, and said to be cut off.
 
+Where the first bytes are lost, a file is plain text if its name says nothing else and the first line behind
+the loss begins with a UUID and a tab: compressed data would need 37 bytes of good luck for that. Every other
+file whose first bytes are lost is given up.
+
 A line of plain text belongs to the range in which it begins. Compressed text belongs to the range that
 begins at 0.
 """
 
 import bz2
 import lzma
+import re
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -67,6 +72,8 @@ _UNREADABLE: Final = {
 _UNREADABLE_SUFFIXES: Final = {".snappy", ".lz4", ".lzo", ".lzo_deflate", ".deflate", ".zst"}
 """What Hadoop's codecs without a magic number call their files."""
 _MAGIC_MAX_BYTES: Final = max(map(len, _COMPRESSIONS))
+_UUID_TAB: Final = re.compile(rb"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\t")
+_UUID_TAB_BYTES: Final = 37
 
 
 def is_compressed_text(path: str) -> bool:
@@ -80,7 +87,8 @@ def text_records(
     """The records of the lines that begin in `[start, end)`; `open_window` takes the range to be read."""
     head = open_window(0, end if start == 0 else 0)
     try:
-        compression = _compression(head, path)
+        # All of the file is asked for, so that a lost block is one gap; what is read of it is a line.
+        compression = _compression(head, path, lambda: open_window(0, head.size))
     except SourceDamage as damage:
         yield damage.problem(path)
         return
@@ -110,14 +118,21 @@ _Line = tuple[bytes, int, int]
 """The line without its line feed, its offset and its index."""
 
 
-def _compression(window: Window, path: str) -> Callable[[], Decompressor] | None:
-    """How the text is compressed, None when it is not; raises SourceDamage."""
+def _compression(
+    window: Window, path: str, open_head: Callable[[], Window]
+) -> Callable[[], Decompressor] | None:
+    """How the text is compressed, None when it is not; raises SourceDamage.
+
+    `window` is at the beginning of the file and stays there; `open_head` opens another one.
+    """
     window.have(min(_MAGIC_MAX_BYTES, window.size))
+    suffix = path[path.rindex(".") :] if "." in path.rpartition("/")[2] else ""
     if not window.buffer and window.gap is not None:
+        if not is_compressed_text(path) and suffix not in _UNREADABLE_SUFFIXES and _is_text(open_head()):
+            return None
         raise SourceDamage(
             ProblemKind.UNREADABLE_BYTES, 0, f"the file's beginning cannot be read: {window.gap.why}"
         )
-    suffix = path[path.rindex(".") :] if "." in path.rpartition("/")[2] else ""
     unreadable = [name for magic, name in _UNREADABLE.items() if window.buffer.startswith(magic)]
     if unreadable or suffix in _UNREADABLE_SUFFIXES:
         message = f"the file is {(unreadable or [suffix])[0]}; text is read plain or as gzip, bzip2 or xz"
@@ -130,6 +145,18 @@ def _compression(window: Window, path: str) -> Callable[[], Decompressor] | None
         message = f"the name ends in {suffix}, and the file begins with {window.buffer[:8].hex(' ')}"
         raise SourceDamage(ProblemKind.BAD_HEADER, 0, message)
     return found[0][1] if found else None
+
+
+def _is_text(window: Window) -> bool:
+    """Whether the first line that begins behind what cannot be read is one of plain text."""
+    while not window.find(_LINE_FEED):
+        if window.gap is None:
+            return False
+        window.cross_gap()
+    return (
+        window.have(len(_LINE_FEED) + _UUID_TAB_BYTES)
+        and _UUID_TAB.match(window.buffer, window.at + len(_LINE_FEED)) is not None
+    )
 
 
 def _plain_lines(window: Window, start: int, end: int, line_max_bytes: int) -> Iterator[_Line | SourceDamage]:

@@ -27,6 +27,8 @@ DATA_NODES: Final = 3
 REPLICATION: Final = 2
 BLOCK_BYTES: Final = 1024 * 1024
 """The smallest block that the name node allows by default: small files span several."""
+PLACEMENT_TRIES: Final = 40
+"""With three data nodes, two blocks are on one of them in every third file."""
 HTTP_TIMEOUT_SECONDS: Final = 60
 DEADLINE_SECONDS: Final = 60
 _LOG4J: Final = """\
@@ -139,6 +141,18 @@ class Hdfs:
         # A data node's first question after the name node was started again goes to the old one.
         wait_until(is_written, deadline_seconds=DEADLINE_SECONDS, what=f"{path} is written")
 
+    def write_apart(self, path: str, content: bytes, *, apart: tuple[int, int]) -> None:
+        """Write a file with one replica of each block, these two blocks of it on different data nodes.
+
+        HDFS places blocks at random, and has no way to be told where: the file is written until it fits.
+        """
+        for _ in range(PLACEMENT_TRIES):
+            self.write(path, content, replication=1)
+            one, other = (self.data_nodes_of(path, block) for block in apart)
+            if one != other:
+                return
+        raise AssertionError(f"in {PLACEMENT_TRIES} files the blocks {apart} were always on one data node")
+
     def append(self, path: str, content: bytes) -> None:
         """Write behind the end of a file."""
         where = self._request("POST", path, op="APPEND", noredirect="true").json()["Location"]
@@ -169,14 +183,17 @@ class Hdfs:
             if any(f":{port}" in str(names) for port in of_node)
         ]
 
-    def corrupt_block(self, path: str, at: int, *, replicas: int = REPLICATION) -> None:
-        """Flip a bit of the byte at `at` of a file, in so many replicas; the data nodes do not notice yet."""
+    def corrupt_block(self, path: str, at: int, *, replicas: int | None = None) -> None:
+        """Flip a bit of the byte at `at` of a file; the data nodes do not notice yet.
+
+        In so many replicas, by default in all: there may be one more than asked for, after a node was away.
+        """
         located = self._request("GET", path, op="GET_BLOCK_LOCATIONS").json()["LocatedBlocks"][
             "locatedBlocks"
         ]
         block_id = located[at // BLOCK_BYTES]["block"]["blockId"]
         files = list(self._directory.rglob(f"blk_{block_id}"))
-        assert len(files) >= replicas, f"{path} has {len(files)} replicas"
+        assert len(files) >= (replicas or 1), f"{path} has {len(files)} replicas"
         for file in files[:replicas]:
             with file.open("r+b") as block:
                 block.seek(at % BLOCK_BYTES)

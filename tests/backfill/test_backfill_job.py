@@ -395,7 +395,7 @@ def test_a_real_hdfs_that_loses_a_data_node_and_every_replica_of_a_block(
     (of_file,) = (
         file for file in backfill.journal.plan(backfill.manifest().dates[1]).files if path.endswith(file.path)
     )
-    hdfs.corrupt_block(path, of_file.bytes // 2, replicas=len(hdfs.data_nodes_of(path)))
+    hdfs.corrupt_block(path, of_file.bytes // 2)
     hdfs.kill_data_node(0)
     assert job.run(spark, backfill, parallel_units=2) == []
     reports = {report.day: report for report in job.verify(spark, backfill, None)}

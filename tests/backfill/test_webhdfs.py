@@ -1,5 +1,9 @@
 """A real HDFS that loses data nodes, replicas and blocks while it is read."""
 
+import gzip
+import random
+from collections.abc import Callable
+
 import pytest
 
 from benchmarks.historic_archive import FORMS, HistoricArchive, write_files
@@ -169,38 +173,107 @@ def test_a_data_node_that_dies_while_it_is_read_is_read_around(hdfs: Hdfs, store
     assert records_of(found) == hadoop_files.records
 
 
-def test_a_block_whose_nodes_are_all_gone_is_retried_and_then_a_problem(hdfs: Hdfs, hdfs_directory):
-    lines = b"".join(b"%07d\t%s\n" % (number, b"x" * 90) for number in range(25_000))
-    path = f"{hdfs_directory}/part-00000"
-    hdfs.write(path, lines, replication=1)
-    source = source_of(hdfs, hdfs_directory, LINES)
-    file = listed(source, "part-00000")
-    nodes = [hdfs.data_nodes_of(path, block) for block in range(3)]
-    gone = nodes[1]
-    lost_blocks = [number for number, of_block in enumerate(nodes) if of_block == gone]
-    hdfs.kill_data_node(gone[0], wait_until_noticed=False)
-    # As long as the name node counts on the node, it may come back: nothing is given up.
-    with pytest.raises(RetriableError, match="does not answer"):
-        read_all(source, file)
-    hdfs.kill_data_node(gone[0])
+LINE_BYTES = 150
+NUMBERED = range(20_000)
+"""Lines of three blocks."""
+UUID = "{:08x}-1111-4111-8111-111111111111"
+
+
+def numbered_lines(document_id: str) -> bytes:
+    """Lines of one length; `document_id` is a format of the line's number."""
+    ids = (document_id.format(number).encode() for number in NUMBERED)
+    return b"".join((name + b"\t").ljust(LINE_BYTES - 1, b"x") + b"\n" for name in ids)
+
+
+def lose_block(hdfs: Hdfs, path: str, block: int, *, meanwhile: Callable[[], None]) -> set[int]:
+    """Kill the only data node of a block; which blocks are lost by that. Each has one replica."""
+    nodes = [hdfs.data_nodes_of(path, number) for number in range(len(hdfs.blocks(path)))]
+    lost = {number for number, of_block in enumerate(nodes) if of_block == nodes[block]}
+    hdfs.kill_data_node(nodes[block][0], wait_until_noticed=False)
+    meanwhile()
+    hdfs.kill_data_node(nodes[block][0])
     wait_until(
-        lambda: not any(hdfs.blocks(path)[block]["hosts"] for block in lost_blocks),
+        lambda: not any(hdfs.blocks(path)[number]["hosts"] for number in lost),
         deadline_seconds=DEADLINE_SECONDS,
         what="the name node gives the blocks up",
     )
+    return lost
+
+
+def lines_outside(lost_blocks: set[int]) -> list[int]:
+    """The numbers of the lines that have no byte in one of these blocks."""
+    return [
+        number
+        for number in NUMBERED
+        if not {number * LINE_BYTES // BLOCK_BYTES, ((number + 1) * LINE_BYTES - 1) // BLOCK_BYTES}
+        & lost_blocks
+    ]
+
+
+def test_a_block_whose_nodes_are_all_gone_is_retried_and_then_a_problem(hdfs: Hdfs, hdfs_directory):
+    path = f"{hdfs_directory}/part-00000"
+    hdfs.write_apart(path, numbered_lines("{:07}"), apart=(0, 1))
+    source = source_of(hdfs, hdfs_directory, LINES)
+    file = listed(source, "part-00000")
+
+    def read_meanwhile() -> None:
+        # As long as the name node counts on the node, it may come back: nothing is given up.
+        with pytest.raises(RetriableError, match="does not answer"):
+            read_all(source, file)
+
+    lost_blocks = lose_block(hdfs, path, 1, meanwhile=read_meanwhile)
     found = read_all(source, file)
     problems = problems_of(found)
     assert {problem.kind for problem in problems} == {ProblemKind.UNREADABLE_BYTES}
-    assert all(problem.offset is not None for problem in problems)
-    kept = {
-        number
-        for number in range(25_000)
-        if not {number * 99 // BLOCK_BYTES, (number * 99 + 98) // BLOCK_BYTES} & set(lost_blocks)
-    }
-    assert [int(one.document_id) for one in found if isinstance(one, SourceRecord)] == sorted(kept)
+    assert all(problem.offset for problem in problems)
+    assert [int(one.document_id) for one in found if isinstance(one, SourceRecord)] == (
+        lines_outside(lost_blocks)
+    )
     assert [problem.kind for problem in list_source(source) if isinstance(problem, SourceProblem)] == [
         ProblemKind.NO_CHECKSUM
     ]
+
+
+def test_lines_behind_a_first_block_that_is_gone_are_read(hdfs: Hdfs, hdfs_directory):
+    path = f"{hdfs_directory}/part-00000"
+    hdfs.write_apart(path, numbered_lines(UUID), apart=(0, 1))
+    source = source_of(hdfs, hdfs_directory, LINES)
+    file = listed(source, "part-00000")
+    lost_blocks = lose_block(hdfs, path, 0, meanwhile=lambda: None)
+    found = read_all(source, file)
+    kept = [int(one.document_id[:8], 16) for one in found if isinstance(one, SourceRecord)]
+    assert kept == lines_outside(lost_blocks)
+    first, *_ = problems_of(found)
+    second_line = -(-BLOCK_BYTES // LINE_BYTES) * LINE_BYTES
+    assert (first.offset, first.kind) == (0, ProblemKind.UNREADABLE_BYTES)
+    assert f"the {second_line} bytes from 0 to {second_line} are lost" in first.message
+    in_units = [one for ends in split_points(file, 700_000) for one in read_records(source, file, *ends)]
+    assert in_units == found
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("part-00000", numbered_lines("{:07}")),
+        ("part-00000.gz", numbered_lines(UUID)),
+        ("part-00000.snappy", numbered_lines(UUID)),
+        ("part-00000", gzip.compress(random.Random(1).randbytes(500_000), mtime=0)),
+        ("part-00000", b"x" * 500_000),
+    ],
+    ids=["other ids", "gzip by name", "snappy by name", "gzip", "no line"],
+)
+def test_what_may_be_compressed_is_given_up_without_its_first_bytes(
+    hdfs: Hdfs, hdfs_directory, name, content
+):
+    hdfs.write(f"{hdfs_directory}/{name}", content)
+    source = source_of(hdfs, hdfs_directory, LINES)
+    file = listed(source, name)
+    hdfs.corrupt_block(f"{hdfs_directory}/{name}", 10)
+    for start, end in split_points(file, file.bytes // 2 + 1):
+        (problem,) = read_records(source, file, start, end)
+        assert isinstance(problem, SourceProblem)
+        assert (problem.path, problem.offset, problem.kind) == (name, 0, ProblemKind.UNREADABLE_BYTES)
+        assert "the file's beginning cannot be read" in problem.message
 
 
 @pytest.mark.slow
