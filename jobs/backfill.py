@@ -208,7 +208,7 @@ def publish(session: "SparkSession", backfill: Backfill, publisher: "DatePublish
 def judged_records(
     session: "SparkSession", settings: Settings, day: date, tallies: Sequence[Tally]
 ) -> "DataFrame":
-    """The records of a date: unit, raw_object, position, rejected, and why each is left out.
+    """The records of a date: unit, raw_object, position, error_type, and why each is left out.
 
     `is_first` marks one record of each document id. `reason` is null for a record that goes into a table. Of
     records with the same document id (in lower case) and the same content, the first by path, offset and
@@ -247,11 +247,12 @@ def judged_records(
     )
     return (
         records.repartition("document_id")
+        .withColumn("rejected", col("error_type").isNotNull())
         .withColumn("is_first", row_number().over(of_id) == 1)
         .withColumn("nth", row_number().over(of_content))
         .withColumn("nth_content", row_number().over(of_contents))
         .join(live, "document_id", "left")
-        .select("unit", "raw_object", "position", "is_first", "rejected", reason.alias("reason"))
+        .select("unit", "raw_object", "position", "is_first", "error_type", reason.alias("reason"))
     )
 
 
@@ -267,7 +268,7 @@ def count_left_out(
         return Duplicates(left_out=(), document_ids=0)
     counts = (
         judged_records(session, settings, day, tallies)
-        .groupBy("unit", "reason", "rejected")
+        .groupBy("unit", "reason", "error_type")
         .agg(count(lit(1)).alias("records"), count_if(col("is_first")).alias("document_ids"))
         .collect()
     )
@@ -276,7 +277,7 @@ def count_left_out(
             LeftOutCount(
                 unit=row["unit"],
                 reason=LeftOut(row["reason"]),
-                rejected=row["rejected"],
+                error_type=row["error_type"],
                 count=row["records"],
             )
             for row in counts

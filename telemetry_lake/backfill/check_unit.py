@@ -6,6 +6,7 @@ computed from the source. Nothing of the run is believed but the index.
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -33,6 +34,8 @@ DIFFERENCES_MAX: Final = 20
 ROWS_AT_ONCE: Final = 256
 
 Place = tuple[str, int]
+Record = tuple[bytes, bytes, str | None]
+"""Document id, hash of the content, and why it was rejected, None when it was converted."""
 
 
 @dataclass(slots=True)
@@ -41,7 +44,8 @@ class Written:
 
     converted: int = 0
     converted_digest: Digest = field(default_factory=Digest)
-    rejected: int = 0
+    rejected: "Counter[str]" = field(default_factory=Counter)
+    """By error type."""
     rejected_digest: Digest = field(default_factory=Digest)
     bytes: int = 0
     document_ids: int = 0
@@ -114,14 +118,14 @@ class UnitChecker:
         check.written.document_ids = len(found)
         return check
 
-    def _expected(self, tally: Tally, day: date) -> tuple[dict[Place, tuple[bytes, bytes, bool]], int]:
-        """Document id, hash of the content and whether it was rejected, of each record of the source."""
+    def _expected(self, tally: Tally, day: date) -> tuple[dict[Place, Record], int]:
+        """Document id, hash of the content and error type of each record of the source."""
         index = read_index(self._journal, tally)
-        names = ("raw_object", "position", "document_id", "content", "rejected", "submission_date")
+        names = ("raw_object", "position", "document_id", "content", "error_type", "submission_date")
         values = (index.column(name).to_pylist() for name in names)
         expected: dict[Place, Any] = {
-            (raw_object, position): (document_id, content, rejected)
-            for raw_object, position, document_id, content, rejected, of in zip(*values, strict=True)
+            (raw_object, position): (document_id, content, error_type)
+            for raw_object, position, document_id, content, error_type, of in zip(*values, strict=True)
             if of == day
         }
         return expected, len({document_id for document_id, *_ in expected.values()})
@@ -131,10 +135,11 @@ class UnitChecker:
         check: UnitCheck,
         file: StagedFile,
         row: Mapping[str, Any],
-        expected: dict[Place, tuple[bytes, bytes, bool]],
+        expected: dict[Place, Record],
     ) -> bytes:
         """Compare a row with its record, which leaves `expected`; the row's document id."""
         written = check.written
+        error_type: str | None = None
         if file.table == LIVE_PINGS:
             found: bytes = row[columns.DOCUMENT_ID].encode()
             content = hash_of_value(self._backfill, row[columns.DOCUMENT_ID], restore_document(row))
@@ -145,7 +150,8 @@ class UnitChecker:
             as_sent = document_id_of_path(row[columns.REQUEST]["path"])
             found = as_sent.lower()
             content = hash_of_bytes(self._backfill, as_sent, row[columns.BODY])
-            written.rejected += 1
+            error_type = row[columns.ERROR_TYPE]
+            written.rejected[str(error_type)] += 1
             written.rejected_digest.add(content)
             written.bytes += len(row[columns.BODY])
         day = row[columns.SUBMISSION_DATE]
@@ -156,7 +162,7 @@ class UnitChecker:
         source = expected.pop(place, None)
         if source is None:
             check.differ(f"{where}: a row that the source has no record for, or a second one")
-        elif source != (found, content, file.table != LIVE_PINGS):
+        elif source != (found, content, error_type):
             check.differ(f"{where}: the row in {file.table} is not the record of the source")
         elif file.table != LIVE_PINGS and row[columns.ORIGIN] != Origin.BACKFILL:
             check.differ(f"{where}: the origin of the row is {row[columns.ORIGIN]!r}")

@@ -402,14 +402,15 @@ def _index(records: _Records, rejections: Mapping[Place, _Rejection]) -> bytes:
         "submission_date": days.view(pa.date32()),
         "document_id": of_bytes(records.document_ids),
         "content": of_bytes(contents),
-        "rejected": of_integers([rejection is not None for rejection in found], pa.int8()).cast(pa.bool_()),
+        "error_type": pa.array([rejection and rejection.reason for rejection in found], pa.string()),
         "path": of_texts(records.paths),
         "offset": of_integers(records.offsets, pa.int64()),
         "number": of_integers(records.numbers, pa.int32()),
     }
     table = pa.Table.from_arrays([arrays[name] for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA)
     sink = pa.BufferOutputStream()
-    repeated: Any = ["raw_object", "submission_date", "path"]  # the stub of the argument knows bool only
+    # The stub of the argument knows bool only.
+    repeated: Any = ["raw_object", "submission_date", "error_type", "path"]
     pq.write_table(table, sink, compression="zstd", use_dictionary=repeated)
     return sink.getvalue().to_pybytes()
 

@@ -31,7 +31,7 @@ RECORDS_SCHEMA: Final = pa.schema(
 )
 """The columns of `date_records`."""
 RECORDS_SPARK_SCHEMA: Final = (
-    "unit string, raw_object string, position long, document_id binary, content binary, rejected boolean, "
+    "unit string, raw_object string, position long, document_id binary, content binary, error_type string, "
     "path string, offset long, number int"
 )
 """The same as Spark says it."""

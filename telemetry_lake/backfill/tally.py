@@ -24,15 +24,15 @@ _INDEX_FIELDS: "Final[list[pa.Field[Any]]]" = [
     pa.field("submission_date", pa.date32()),
     pa.field("document_id", pa.binary()),
     pa.field("content", pa.binary()),
-    pa.field("rejected", pa.bool_()),
+    pa.field("error_type", pa.string()),
     pa.field("path", pa.string()),
     pa.field("offset", pa.int64()),
     pa.field("number", pa.int32()),
 ]
 INDEX_SCHEMA: Final = pa.schema(_INDEX_FIELDS)
 """A row for each record: where it is in the tables (`raw_object`, `position`), the document id in lower case,
-the hash of its content, whether it was rejected, and where it is in the source: `path`, `offset`, and
-`number` for the reader's index behind the offset."""
+the hash of its content, why it was rejected (null when it was converted), and where it is in the source:
+`path`, `offset`, and `number` for the reader's index behind the offset."""
 
 
 class StagedFile(Record):

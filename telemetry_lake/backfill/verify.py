@@ -45,11 +45,14 @@ modification time."""
 
 
 class LeftOutCount(Record):
-    """How many records of a unit are left out for one reason; `rejected` if they would be rejected rows."""
+    """How many records of a unit are left out for one reason.
+
+    `error_type` is that of their rows in the rejected table, None for converted records.
+    """
 
     unit: str
     reason: LeftOut
-    rejected: bool
+    error_type: str | None
     count: int
 
 
@@ -87,8 +90,8 @@ class DigestPair(Record):
 class Verification(Record):
     """What the verification of a date found; the totals are those of its units.
 
-    `rejected` counts by error type, duplicates included. `losses` counts records for `conflicting`, and
-    lines of `problems` for every other class.
+    `rejected` counts the rows that stay by error type, as the units' do. `losses` counts records for
+    `conflicting`, and problems of the source for every other class.
     """
 
     backfill_id: str
@@ -148,8 +151,9 @@ def verify_date(
         reasons[count.reason.value] += count.count
     losses[LeftOut.CONFLICTING.value] = reasons[LeftOut.CONFLICTING.value]
     rejected = Counter[str]()
-    for tallied in of_date:
-        rejected.update(tallied.rejected)
+    for found in written:
+        rejected.update(found.rejected)
+    rejected.subtract(_rejected_and_left_out(duplicates.left_out))
     ends = [end for found in written for end in (found.first, found.last) if end is not None]
     return Verification(
         backfill_id=backfill,
@@ -157,7 +161,7 @@ def verify_date(
         verified_at=verified_at,
         files=0 if plan is None else len(plan.files),
         units=tuple(lines),
-        rejected=dict(sorted(rejected.items())),
+        rejected={kind: count for kind, count in sorted(rejected.items()) if count},
         left_out=dict(sorted(reasons.items())),
         document_ids=duplicates.document_ids,
         converted_digest=DigestPair(
@@ -211,8 +215,8 @@ def _line(
         )
     source, written = tally.dates.get(day), check.written
     records, size = (source.records, source.bytes) if source else (0, 0)
-    converted = written.converted - sum(of.count for of in left_out if not of.rejected)
-    rejected = written.rejected - sum(of.count for of in left_out if of.rejected)
+    converted = written.converted - sum(of.count for of in left_out if of.error_type is None)
+    rejected = written.rejected.total() - _rejected_and_left_out(left_out).total()
     reasons = Counter[str]()
     for of in left_out:
         reasons[of.reason.value] += of.count
@@ -227,6 +231,8 @@ def _line(
         )
     if source is not None and digests != [source.converted_digest, source.rejected_digest]:
         unexplained.append("the digest of what was written is not that of the source")
+    if source is not None and source.rejected != written.rejected:
+        unexplained.append(f"{source.rejected} were rejected, {dict(written.rejected)} written")
     if size != written.bytes:
         unexplained.append(f"{size} bytes of documents were read, {written.bytes} are in what was written")
     if check.document_ids != written.document_ids:
@@ -246,6 +252,15 @@ def _line(
         document_ids=check.document_ids,
         unexplained=tuple(unexplained),
     )
+
+
+def _rejected_and_left_out(left_out: Iterable[LeftOutCount]) -> "Counter[str]":
+    """The records that would be rejected rows, by error type."""
+    counts = Counter[str]()
+    for of in left_out:
+        if of.error_type is not None:
+            counts[of.error_type] += of.count
+    return counts
 
 
 def _sum(values: Iterable[int]) -> str:

@@ -26,6 +26,7 @@ from telemetry_lake.backfill.verify import Verification
 from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.convert import restore_document
 from telemetry_lake.failures import FatalError, GateFailed
+from telemetry_lake.object_keys import verification_report_key
 from telemetry_lake.object_store import ObjectStore
 from telemetry_lake.settings import CatalogSettings, Settings, SourceSettings
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
@@ -124,7 +125,7 @@ def copied(
         tmp_path_factory.mktemp("archive"),
         {
             "2014/03/01/a.txt": [*first[:5], *bad, (first[1][0].upper(), first[1][1])],
-            "2014/03/01/b.txt.gz": [*first[5:], conflict, bad[0], first[0]],
+            "2014/03/01/b.txt.gz": [*first[5:], conflict, bad[0], first[0], bad[2], bad[0]],
             "2014/03/02/a.txt": [*second, live, *second, first[0]],
         },
     )
@@ -197,11 +198,11 @@ def test_a_place_in_the_tables_is_a_place_in_the_archive(copied: Copied, catalog
 def test_the_report_adds_up_and_names_every_difference(copied: Copied):
     report = copied.reports[FIRST_DAY]
     assert report.unexplained == ()
-    assert report.total("records") == 10 + 5 + 1 + 3
+    assert report.total("records") == 10 + 5 + 1 + 5
     assert report.total("converted") == 10
     assert report.total("rejected") == 5
-    # A record with the id in capitals, and one in another file; a rejected one that came twice.
-    assert report.left_out == {"duplicate": 3, "conflicting": 1}
+    # A record with the id in capitals, and one in another file; rejected ones that came twice and thrice.
+    assert report.left_out == {"duplicate": 5, "conflicting": 1}
     assert report.losses == {"conflicting": 1}
     assert report.document_ids == 15
     assert report.converted_digest.source == report.converted_digest.written != "0" * 32
@@ -222,10 +223,44 @@ def test_the_report_can_be_read(copied: Copied):
         copied.reports[FIRST_DAY], copied.backfill.journal.accepted(copied.backfill.id, FIRST_DAY)
     )
     assert "loss: 1 conflicting, accepted: the tests say so" in text
-    assert "left out without loss: 3 duplicate" in text
+    assert "left out without loss: 5 duplicate" in text
     assert "digest of converted records: " in text
     assert text.splitlines()[1].split()[:4] == ["unit", "records", "converted", "rejected"]
     assert "NOT ACCEPTED" in report_text(copied.reports[THIRD_DAY], {})
+
+
+def test_classes_add_up_to_totals_in_every_line(copied: Copied):
+    """Among duplicates, too, that are rejected: in the table, in the lines below it, and for machines."""
+    report = copied.reports[FIRST_DAY]
+    assert report.rejected == dict.fromkeys(
+        ("empty_body", "invalid_document_id", "invalid_json", "not_an_object", "schema_violation"), 1
+    )
+    _, header, *lines = report_text(report, {}).splitlines()
+    assert header.split()[1:6] == ["records", "converted", "rejected", "left", "out"]
+    units = len(report.units)
+    assert (units > 1, lines[units].split()[0]) == (True, "total")
+    table = [[int(cell.replace(",", "")) for cell in line.split()[1:5]] for line in lines[: units + 1]]
+    assert all(line[0] == sum(line[1:]) for line in table)
+    assert [sum(column) for column in zip(*table[:-1], strict=True)] == table[-1]
+    *_, rejected, left_out = table[-1]
+
+    def of_class(*starts: str) -> int:
+        return sum(int(line.split(": ")[1].split()[0]) for line in lines if line.startswith(starts))
+
+    assert of_class("rejected, kept in live.rejected_pings: ") == rejected == 5
+    assert of_class("left out without loss: ", "loss: ") == left_out == 6
+
+    key = verification_report_key(copied.backfill.id, FIRST_DAY)
+    store, bucket = ObjectStore(copied.backfill.settings.s3), copied.backfill.settings.s3.lake_bucket
+    stored = json.loads(store.get(bucket, key))
+    for unit in stored["units"]:
+        assert unit["records"] == unit["converted"] + unit["rejected"] + sum(unit["left_out"].values())
+    assert sum(stored["rejected"].values()) == sum(unit["rejected"] for unit in stored["units"])
+    reasons: Counter[str] = Counter()
+    for unit in stored["units"]:
+        reasons.update(unit["left_out"])
+    assert stored["left_out"] == reasons
+    assert stored["losses"]["conflicting"] == reasons["conflicting"]
 
 
 def test_the_first_of_two_contents_stays(copied: Copied, catalog: Catalog):
