@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from telemetry_lake import columns
-from telemetry_lake.backfill.digest import Digest, hash_of_bytes, hash_of_value
+from telemetry_lake.backfill.digest import Digest, hash_of_bytes, hash_of_text
 from telemetry_lake.backfill.historic_ping import document_id_of_path
 from telemetry_lake.backfill.journal import Journal
+from telemetry_lake.backfill.row_texts import RowTexts
 from telemetry_lake.backfill.tally import StagedFile, Tally
-from telemetry_lake.convert import Origin, restore_document
+from telemetry_lake.convert import Origin
 from telemetry_lake.object_store import ObjectStore
 from telemetry_lake.publish import TABLES_IN_ORDER
 from telemetry_lake.settings import Settings
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 DIFFERENCES_MAX: Final = 20
 """So many differing records of a unit are named; all are counted."""
-ROWS_AT_ONCE: Final = 256
+ROWS_AT_ONCE: Final = 128
+NO_DOCUMENT: Final = b""
+"""The text of a row whose columns do not fit together: that of no document."""
 
 Place = tuple[str, int]
 Record = tuple[bytes, bytes, str | None]
@@ -107,8 +110,9 @@ class UnitChecker:
             if file.date != day:
                 continue
             try:
-                for row in _rows(self._staged.open(file)):
-                    found.add(self._compare(check, file, row, expected))
+                rows = _pings if file.table == LIVE_PINGS else _rejected_pings
+                for row, content in rows(self._staged.open(file)):
+                    found.add(self._compare(check, file, row, content, expected))
             except FileNotFoundError:
                 check.differ(f"the staged file {file.uri} is not there any more")
             except (OSError, pa.ArrowInvalid) as error:
@@ -135,6 +139,7 @@ class UnitChecker:
         check: UnitCheck,
         file: StagedFile,
         row: Mapping[str, Any],
+        content: bytes,
         expected: dict[Place, Record],
     ) -> bytes:
         """Compare a row with its record, which leaves `expected`; the row's document id."""
@@ -142,18 +147,18 @@ class UnitChecker:
         error_type: str | None = None
         if file.table == LIVE_PINGS:
             found: bytes = row[columns.DOCUMENT_ID].encode()
-            content = hash_of_value(self._backfill, row[columns.DOCUMENT_ID], restore_document(row))
+            of_content = hash_of_text(self._backfill, row[columns.DOCUMENT_ID], content)
             written.converted += 1
-            written.converted_digest.add(content)
+            written.converted_digest.add(of_content)
             written.bytes += row[columns.DOCUMENT_BYTES]
         else:
             as_sent = document_id_of_path(row[columns.REQUEST]["path"])
             found = as_sent.lower()
-            content = hash_of_bytes(self._backfill, as_sent, row[columns.BODY])
+            of_content = hash_of_bytes(self._backfill, as_sent, content)
             error_type = row[columns.ERROR_TYPE]
             written.rejected[str(error_type)] += 1
-            written.rejected_digest.add(content)
-            written.bytes += len(row[columns.BODY])
+            written.rejected_digest.add(of_content)
+            written.bytes += len(content)
         day = row[columns.SUBMISSION_DATE]
         written.first = day if written.first is None else min(written.first, day)
         written.last = day if written.last is None else max(written.last, day)
@@ -162,7 +167,7 @@ class UnitChecker:
         source = expected.pop(place, None)
         if source is None:
             check.differ(f"{where}: a row that the source has no record for, or a second one")
-        elif source != (found, content, error_type):
+        elif source != (found, of_content, error_type):
             check.differ(f"{where}: the row in {file.table} is not the record of the source")
         elif file.table != LIVE_PINGS and row[columns.ORIGIN] != Origin.BACKFILL:
             check.differ(f"{where}: the origin of the row is {row[columns.ORIGIN]!r}")
@@ -174,7 +179,23 @@ def read_index(journal: Journal, tally: Tally) -> pa.Table:
     return pq.read_table(io.BytesIO(journal.index(tally.index_key)))
 
 
-def _rows(parquet: pq.ParquetFile) -> Iterator[Mapping[str, Any]]:
+def _pings(parquet: pq.ParquetFile) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+    """The rows of `live.pings`, but for their histograms and requests, and the texts of their documents."""
     with parquet:
         for batch in parquet.iter_batches(ROWS_AT_ONCE):
-            yield from batch.to_pylist()
+            texts = RowTexts(batch)
+            rows = batch.drop_columns([columns.HISTOGRAMS, columns.REQUEST]).to_pylist()
+            for index, row in enumerate(rows):
+                try:
+                    content = texts.canonical_text(index, row)
+                except (ValueError, LookupError, TypeError):
+                    content = NO_DOCUMENT
+                yield row, content
+
+
+def _rejected_pings(parquet: pq.ParquetFile) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+    """The rows of `live.rejected_pings`, and their bytes."""
+    with parquet:
+        for batch in parquet.iter_batches(ROWS_AT_ONCE):
+            for row in batch.to_pylist():
+                yield row, row[columns.BODY]

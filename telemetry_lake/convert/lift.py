@@ -23,6 +23,8 @@ INTEGER: Final = ":integer"
 """After a column's name: the document had its value as a JSON integer."""
 LIFTED_REMEMBERED: Final = 1_024
 
+HistogramSource = tuple[bool, str]
+"""Which histograms of a row: whether they have keys, and the process."""
 Decide = Callable[[str | None], str]
 """Turns what a ping says into the value of a dimension."""
 
@@ -104,21 +106,44 @@ def restore_document(row: Mapping[str, Any]) -> Json:
     Numbers compare equal to those sent: 523 may come back for 523.0.
     """
     document: Json = json.loads(row[columns.DOCUMENT])
-    histograms: dict[tuple[bool, str], list[Mapping[str, Any]]] = {}
+    histograms: dict[HistogramSource, list[Mapping[str, Any]]] = {}
     for histogram in row[columns.HISTOGRAMS]:
         histograms.setdefault((histogram["key"] is not None, histogram["process"]), []).append(histogram)
-    for pointer, source in json.loads(row[columns.LIFTED]).items():
-        *parents, field = (part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
+
+    def fill(container: Json, source: HistogramSource) -> None:
+        for histogram in histograms[source]:
+            _put_back(container, histogram)
+
+    put_back(document, row, fill)
+    return document
+
+
+def put_back(document: Json, row: Mapping[str, Any], fill: Callable[[Json, HistogramSource], None]) -> None:
+    """Put everything back into what is left of a document: fields from their columns, histograms by `fill`.
+
+    `fill` is given each object that histograms were lifted from, and says what was in it.
+    """
+    for parents, field, column, qualifier in _lifted_places(row[columns.LIFTED]):
         holder: Any = document
         for part in parents:
             holder = holder[part]
-        column, _, qualifier = source.partition(":")
         if column in (PLAIN, KEYED):
-            for histogram in histograms[column == KEYED, qualifier or PARENT_PROCESS]:
-                _put_back(holder[field], histogram)
+            if not isinstance(holder[field], dict):
+                raise TypeError(f"{field} is no object that histograms were lifted from")
+            fill(holder[field], (column == KEYED, qualifier or PARENT_PROCESS))
         else:
             holder[field] = int(row[column]) if qualifier else row[column]
-    return document
+
+
+@lru_cache(maxsize=LIFTED_REMEMBERED)
+def _lifted_places(lifted: str) -> list[tuple[list[str], str, str, str]]:
+    """What the column `lifted` says: names of parents, field, column, and what stands behind its name."""
+    places = []
+    for pointer, source in json.loads(lifted).items():
+        *parents, field = (part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
+        column, _, qualifier = source.partition(":")
+        places.append((parents, field, column, qualifier))
+    return places
 
 
 def _put_back(container: dict[str, Any], row: Mapping[str, Any]) -> None:
