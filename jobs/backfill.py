@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -169,10 +170,12 @@ def verify(session: "SparkSession", backfill: Backfill, dates: DateRange | None)
         of_date = plans.get(day) or plans.get(None)
         units = _units_of(of_date, tallies, day)
         copied = [tallies[unit.name] for unit in units if unit.name in tallies]
-        with spark_failures():
+        with spark_failures(), ThreadPoolExecutor(1) as beside:
+            # Spark takes seconds to plan this whatever there is to count; files are read meanwhile.
+            counting = beside.submit(count_left_out, session, backfill.settings, day, copied)
             check = partial(check_units, backfill.settings, backfill.id, day)
             checks = _dealt(session, copied).mapPartitions(check).collect() if copied else []
-            duplicates = count_left_out(session, backfill.settings, day, copied)
+            duplicates = counting.result()
         report = verify_date(
             backfill.id,
             of_date,

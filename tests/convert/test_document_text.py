@@ -19,9 +19,9 @@ VALUES = st.recursive(
 )
 
 
-@given(VALUES, st.sampled_from([None, 1]))
-def test_every_digit_is_kept(value, indent):
-    text = json.dumps(value, indent=indent).encode()
+@given(VALUES, st.sampled_from([None, 1]), st.sampled_from(["", "long " * 1_000]), st.booleans())
+def test_every_digit_is_kept(value, indent, padding, in_front):
+    text = json.dumps([padding, value] if in_front else [value, padding], indent=indent).encode()
     read = parse_json(text)
     assert repr(read) == repr(json.loads(text))
 
