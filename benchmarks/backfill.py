@@ -5,8 +5,8 @@
 Makes an archive of block-compressed SequenceFiles of 72 KB documents in a folder, a SeaweedFS and a lake of
 its own, and runs three Spark jobs over the same units on this machine's cores: one that reads every record
 and does nothing, `jobs.backfill run`, and `jobs.backfill verify`. Rates are by the clock, without the start
-of Spark. The drain's rate is that of converting and staging such documents, as gzip bodies of a raw object,
-in as many processes at the same time and into the same S3.
+of Spark: a few documents go the whole way before. The drain's rate is that of converting and staging such
+documents, as gzip bodies of a raw object, in as many processes at the same time and into the same S3.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.historic_archive import FIRST_DAY, FORMS, HistoricArchive, write_archive
+from benchmarks.historic_archive import FIRST_DAY, FORMS, HistoricArchive, Totals, write_archive
 from benchmarks.realistic_pings import DEFINITIONS, jittered_pings, raw_object_of
 from jobs import backfill as job
 from jobs.backfill import Backfill
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 FORM = "sequence-text-block-default"
 RAW_KEY = "raw/v1/2026-11-23/14/benchmark/0.arrows"
 ROUNDS = 3
+WARM_UP_DOCUMENTS = 40
+WARM_UP_FILES = 2
 DAY_OF_HISTORY_BYTES = 1.2e12
 NODE_CORES = 16
 NODES = (5, 20, 50)
@@ -72,25 +74,19 @@ def main() -> None:
 def measure(settings: Settings, archive: Path, documents: int, files: int) -> None:
     """Run every job and print the tables."""
     console = Console(width=110)
-    generated = HistoricArchive(days=1, records_per_day=documents, files_per_day=files, real_every=1)
-    totals = write_archive(archive.as_uri(), FORMS[FORM], generated)
-    stored = sum(file.stat().st_size for file in archive.rglob("part-*"))
-    conversion = settings.conversion.model_copy(update={"histogram_definitions_directory": DEFINITIONS})
-    source = SourceSettings(root_url=archive.as_uri())
-    of_backfill = settings.backfill.model_copy(update={"source": source})
-    settings = settings.model_copy(update={"conversion": conversion, "backfill": of_backfill})
     create_tables(load_lake_catalog(settings))
-    selection = Selection(archive=Archive.of(source), first=FIRST_DAY, last=FIRST_DAY)
-    backfill = Backfill(settings, selection, Journal(ObjectStore(settings.s3), settings.s3.lake_bucket))
-    # A file is a unit, and two units are worked on at a time.
-    manifest = job.plan(backfill, max(MIB, -(-stored // files) + MIB // 4))
-    units = list(backfill.journal.plan(manifest.dates[0]).units)
+    few, _, _ = planned(settings, archive / "few", WARM_UP_DOCUMENTS, WARM_UP_FILES)
+    backfill, totals, stored = planned(settings, archive / "all", documents, files)
+    settings = backfill.settings
+    units = list(backfill.journal.plan(backfill.manifest().dates[0]).units)
 
     session = open_session(settings, "benchmark", debug=False)
     cores = session.sparkContext.defaultParallelism
     try:
         work = partial(drain_rates, settings, documents // files)
         drain = min(session.sparkContext.parallelize(range(cores), cores).mapPartitions(work).collect())
+        assert job.run(session, few, parallel_units=cores) == []
+        job.verify(session, few, None)
         seconds = {}
         start = time.perf_counter()
         records = sum(read_all(session, settings, units, cores))
@@ -120,6 +116,22 @@ def measure(settings: Settings, archive: Path, documents: int, files: int) -> No
     console.print(table)
     show_shares(console, backfill, totals.records, drain)
     show_history(console, totals.content_bytes, cores * seconds["run"], cores * seconds["verify"])
+
+
+def planned(settings: Settings, archive: Path, documents: int, files: int) -> tuple[Backfill, Totals, int]:
+    """A backfill of an archive that is written there, what is in that, and how many bytes its files have."""
+    generated = HistoricArchive(days=1, records_per_day=documents, files_per_day=files, real_every=1)
+    totals = write_archive(archive.as_uri(), FORMS[FORM], generated)
+    stored = sum(file.stat().st_size for file in archive.rglob("part-*"))
+    conversion = settings.conversion.model_copy(update={"histogram_definitions_directory": DEFINITIONS})
+    source = SourceSettings(root_url=archive.as_uri())
+    of_backfill = settings.backfill.model_copy(update={"source": source})
+    settings = settings.model_copy(update={"conversion": conversion, "backfill": of_backfill})
+    selection = Selection(archive=Archive.of(source), first=FIRST_DAY, last=FIRST_DAY)
+    backfill = Backfill(settings, selection, Journal(ObjectStore(settings.s3), settings.s3.lake_bucket))
+    # A file is a unit, and two units are worked on at a time.
+    job.plan(backfill, max(MIB, -(-stored // files) + MIB // 4))
+    return backfill, totals, stored
 
 
 def read_all(session: "SparkSession", settings: Settings, units: list[Unit], streams: int) -> Iterator[int]:

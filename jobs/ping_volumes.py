@@ -16,7 +16,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import chosen_dates, reported_failures
+from jobs.date_job import again_option, dates_option, debug_option, late_days_option, make_dates
 from jobs.date_range import DateRange
 from jobs.made_dates import (
     MadeDate,
@@ -29,7 +29,6 @@ from jobs.made_dates import (
     view_of,
 )
 from jobs.table_checks import check_date
-from telemetry_lake.settings import Settings, load_settings
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY
 
 if TYPE_CHECKING:
@@ -93,22 +92,10 @@ def _make(session: "SparkSession", day: date) -> MadeDate:
 
 
 def main(
-    dates: Annotated[
-        str,
-        typer.Option(
-            help="Submission dates (UTC) to count: FIRST..LAST or one date; YYYY-MM-DD, today or yesterday."
-        ),
-    ] = DEFAULT_DATES,
-    late_days: Annotated[
-        int,
-        typer.Option(
-            min=0, max=366, help="So many days before DATES are counted again when their pings have changed."
-        ),
-    ] = LATE_DAYS,
-    again: Annotated[
-        bool, typer.Option("--again/--no-again", help="Count DATES also when they are up to date.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show Spark's own log and whole traces.")] = False,
+    dates: Annotated[str, dates_option("count")] = DEFAULT_DATES,
+    late_days: Annotated[int, late_days_option("counted again when their pings have changed")] = LATE_DAYS,
+    again: Annotated[bool, again_option("count")] = False,
+    debug: Annotated[bool, debug_option()] = False,
 ) -> None:
     """Count pings and bytes by hour, document type, channel and error type, into derived.ping_volumes.
 
@@ -119,28 +106,15 @@ def main(
     python jobs/ping_volumes.py
     python jobs/ping_volumes.py --dates 2026-11-01..2026-11-07
     """
-    chosen = chosen_dates(dates)
-    with reported_failures(debug=debug):
-        _run(load_settings(), chosen, late_days, again=again, debug=debug)
-
-
-def _run(settings: Settings, dates: DateRange, late_days: int, *, again: bool, debug: bool) -> None:
-    from jobs.spark_session import open_session
-
-    typer.echo("starting Spark", err=True)
-    session = open_session(settings, f"ping_volumes {dates}", short=True, debug=debug)
-    try:
-        count = 0
-        for made in ping_volumes(session, dates, late_days=late_days, again=again):
-            count += 1
-            pings = sum(made.source[table] for table in SOURCES)
-            typer.echo(
-                f"{PING_VOLUMES} {made.day}: {pings:,} pings in {made.rows:,} rows, {made.seconds:.1f} s"
-            )
-        if not count:
-            typer.echo(f"nothing to do: {dates} and the {late_days} days before are up to date")
-    finally:
-        session.stop()
+    make_dates(
+        "ping_volumes",
+        dates,
+        late_days,
+        lambda session, _, chosen: ping_volumes(session, chosen, late_days=late_days, again=again),
+        lambda made: f"{sum(made.source[table] for table in SOURCES):,} pings in {made.rows:,} rows",
+        short=True,
+        debug=debug,
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import chosen_dates, reported_failures
+from jobs.date_job import again_option, dates_option, debug_option, late_days_option, make_dates
 from jobs.date_range import DateRange
 from jobs.made_dates import (
     MadeDate,
@@ -38,7 +38,6 @@ from jobs.made_dates import (
     view_of,
 )
 from jobs.table_checks import check_date
-from telemetry_lake.settings import Settings, load_settings
 from telemetry_lake.tables import LIVE_PINGS, SQL_DIRECTORY, STABLE_PINGS
 
 if TYPE_CHECKING:
@@ -113,12 +112,7 @@ def _out_of_date(made: MadeDate | None, source: Mapping[str, object]) -> bool:
 
 
 def main(
-    dates: Annotated[
-        str,
-        typer.Option(
-            help="Submission dates (UTC) to make: FIRST..LAST or one date; YYYY-MM-DD, today or yesterday."
-        ),
-    ] = DEFAULT_DATES,
+    dates: Annotated[str, dates_option("make")] = DEFAULT_DATES,
     preceding_days: Annotated[
         int,
         typer.Option(
@@ -127,16 +121,9 @@ def main(
             help="How many days before a date are searched for its document ids, besides the date.",
         ),
     ] = PRECEDING_DAYS,
-    late_days: Annotated[
-        int,
-        typer.Option(
-            min=0, max=366, help="So many days before DATES are made again when late pings came for them."
-        ),
-    ] = LATE_DAYS,
-    again: Annotated[
-        bool, typer.Option("--again/--no-again", help="Make DATES also when they are up to date.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show Spark's own log and whole traces.")] = False,
+    late_days: Annotated[int, late_days_option("made again when late pings came for them")] = LATE_DAYS,
+    again: Annotated[bool, again_option("make")] = False,
+    debug: Annotated[bool, debug_option()] = False,
 ) -> None:
     """Make stable.pings from live.pings: each document id once, without test pings.
 
@@ -147,33 +134,21 @@ def main(
     python jobs/stable_pings.py --dates 2026-11-01..2026-11-07
     python jobs/stable_pings.py --dates 2026-11-07 --again
     """
-    chosen = chosen_dates(dates)
-    with reported_failures(debug=debug):
-        _run(load_settings(), chosen, preceding_days, late_days, again=again, debug=debug)
 
+    def told(made: MadeDate) -> str:
+        received = made.source[LIVE_PINGS][made.day.isoformat()]
+        return f"{made.rows:,} of {received:,} pings of {LIVE_PINGS}"
 
-def _run(
-    settings: Settings, dates: DateRange, preceding_days: int, late_days: int, *, again: bool, debug: bool
-) -> None:
-    from jobs.spark_session import open_session
-
-    typer.echo("starting Spark", err=True)
-    session = open_session(settings, f"stable_pings {dates}", debug=debug)
-    try:
-        count = 0
-        for made in stable_pings(
-            session, dates, preceding_days=preceding_days, late_days=late_days, again=again
-        ):
-            count += 1
-            received = made.source[LIVE_PINGS][made.day.isoformat()]
-            typer.echo(
-                f"{STABLE_PINGS} {made.day}: {made.rows:,} of {received:,} pings of {LIVE_PINGS}, "
-                f"{made.seconds:.1f} s"
-            )
-        if not count:
-            typer.echo(f"nothing to do: {dates} and the {late_days} days before are up to date")
-    finally:
-        session.stop()
+    make_dates(
+        "stable_pings",
+        dates,
+        late_days,
+        lambda session, _, chosen: stable_pings(
+            session, chosen, preceding_days=preceding_days, late_days=late_days, again=again
+        ),
+        told,
+        debug=debug,
+    )
 
 
 if __name__ == "__main__":
