@@ -17,10 +17,9 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrServerlessStartJobOperator,
 )
 from airflow.providers.amazon.aws.triggers.base import AwsBaseWaiterTrigger
-from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowException
 
-from dags.spark_job import KILL_AFTER_SECONDS, TEMPLATE_FIELDS, Templated, limit_seconds
+from dags.spark_job import KILL_AFTER_SECONDS, TEMPLATE_FIELDS, SparkJob, limit_seconds
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import Settings, SparkSettings, load_settings, variables_for_jobs
 
@@ -102,27 +101,19 @@ class ClusterEnded(EmrEnded):
             await emr.terminate_job_flows(JobFlowIds=[self.waiter_args["ClusterId"]])
 
 
-class ServerlessJob(EmrServerlessStartJobOperator):
+class ServerlessJob(SparkJob, EmrServerlessStartJobOperator):
     """Runs a job in the EMR Serverless application of the settings."""
 
     template_fields = (*EmrServerlessStartJobOperator.template_fields, *TEMPLATE_FIELDS)
 
-    def __init__(
-        self,
-        *,
-        module: str,
-        arguments: list[str] | XComArg,
-        time_limit: timedelta,
-        time_limit_minutes: Templated | None,
-        workers: Templated | None,
-        **operator: Any,
-    ) -> None:
+    def __init__(self, *, module: str, **request: Any) -> None:
         settings = load_settings()
         spark = settings.spark
         # The settings are not valid without them.
         assert spark.application_id is not None
         assert spark.execution_role_arn is not None
         super().__init__(
+            module=module,
             application_id=spark.application_id,
             execution_role_arn=spark.execution_role_arn,
             job_driver={},
@@ -135,13 +126,8 @@ class ServerlessJob(EmrServerlessStartJobOperator):
             waiter_delay=spark.poll_seconds,
             waiter_max_attempts=math.ceil(spark.start_max_seconds / spark.poll_seconds),
             enable_application_ui_links=True,
-            **operator,
+            **request,
         )
-        self.module = module
-        self.arguments: Any = arguments
-        self.time_limit = time_limit
-        self.time_limit_minutes = time_limit_minutes
-        self.workers = workers
 
     def execute(self, context: Any, event: Any = None) -> Any:
         """Start the job and wait, deferred; once more from the beginning when the application was woken."""
@@ -209,33 +195,19 @@ class ServerlessJob(EmrServerlessStartJobOperator):
         )
 
 
-class ClusterJob(EmrCreateJobFlowOperator):
+class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
     """Runs a job as the only step of an EMR cluster that is made for it and ends with it."""
 
     template_fields = (*EmrCreateJobFlowOperator.template_fields, *TEMPLATE_FIELDS)
 
-    def __init__(
-        self,
-        *,
-        module: str,
-        arguments: list[str] | XComArg,
-        time_limit: timedelta,
-        time_limit_minutes: Templated | None,
-        workers: Templated | None,
-        **operator: Any,
-    ) -> None:
+    def __init__(self, **request: Any) -> None:
         settings = load_settings()
         super().__init__(
             emr_conn_id=None,
             region_name=settings.s3.region,
             waiter_delay=settings.spark.poll_seconds,
-            **operator,
+            **request,
         )
-        self.module = module
-        self.arguments: Any = arguments
-        self.time_limit = time_limit
-        self.time_limit_minutes = time_limit_minutes
-        self.workers = workers
 
     def execute(self, context: Any) -> Any:
         """Make the cluster and wait, deferred, until it has ended."""

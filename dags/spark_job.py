@@ -69,15 +69,10 @@ def limit_seconds(time_limit: timedelta, minutes: object) -> int:
     return longest if minutes in (None, "", "None") else min(longest, int(str(minutes)) * 60)
 
 
-class LocalJob(BaseOperator):
-    """Runs a job as a process of its own on this machine.
+class SparkJob(BaseOperator):
+    """What runs a job, wherever: the first of the base classes of each operator here."""
 
-    It has the worker's environment, and with it the lake's settings. What it prints is the task's log, and
-    its exit status decides. A task that is stopped or takes too long takes the whole process group with it,
-    and a job whose worker was killed still ends when its time is up.
-    """
-
-    template_fields = TEMPLATE_FIELDS
+    template_fields: Sequence[str] = TEMPLATE_FIELDS
 
     def __init__(
         self,
@@ -89,14 +84,26 @@ class LocalJob(BaseOperator):
         workers: Templated | None,
         **operator: Any,
     ) -> None:
-        # Airflow's own limit comes last, for a process that does not end when it should.
-        spare = timedelta(seconds=2 * KILL_AFTER_SECONDS)
-        super().__init__(execution_timeout=time_limit + spare, **operator)
+        super().__init__(**operator)
         self.module = module
         self.arguments: Any = arguments
         self.time_limit = time_limit
         self.time_limit_minutes = time_limit_minutes
         self.workers = workers
+
+
+class LocalJob(SparkJob):
+    """Runs a job as a process of its own on this machine.
+
+    It has the worker's environment, and with it the lake's settings. What it prints is the task's log, and
+    its exit status decides. A task that is stopped or takes too long takes the whole process group with it,
+    and a job whose worker was killed still ends when its time is up.
+    """
+
+    def __init__(self, *, time_limit: timedelta, **request: Any) -> None:
+        # Airflow's own limit comes last, for a process that does not end when it should.
+        spare = timedelta(seconds=2 * KILL_AFTER_SECONDS)
+        super().__init__(time_limit=time_limit, execution_timeout=time_limit + spare, **request)
         self._process = SubprocessHook()
 
     def execute(self, context: Any) -> str:  # noqa: ARG002 (Airflow passes it)

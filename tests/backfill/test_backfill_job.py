@@ -28,7 +28,7 @@ from telemetry_lake.convert import restore_document
 from telemetry_lake.failures import FatalError, GateFailed
 from telemetry_lake.object_keys import verification_report_key
 from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.settings import CatalogSettings, Settings, SourceSettings
+from telemetry_lake.settings import Settings, SourceSettings
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
 from tests.backfill.hdfs import Hdfs
 from tests.backfill.small_archive import (
@@ -43,6 +43,7 @@ from tests.backfill.small_archive import (
 )
 from tests.convert.ping_builders import DEFINITIONS
 from tests.query.sample_rows import sample_rows
+from tests.spark_lake import seen_anew
 from tests.stack_fixture import Lake
 
 pytestmark = pytest.mark.slow
@@ -55,13 +56,7 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def settings(new_lake: Callable[[], Lake]) -> Settings:
-    lake = new_lake().settings
-    # Spark would show a table as it was when this session first saw it.
-    spark = {**lake.catalog.spark_properties, "cache-enabled": "false"}
-    catalog = CatalogSettings(
-        name=lake.catalog.name, properties=lake.catalog.properties, spark_properties=spark
-    )
-    return lake.model_copy(update={"catalog": catalog})
+    return seen_anew(new_lake().settings)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,8 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
 from jobs.spark_session import open_session
-from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.settings import Settings
-from telemetry_lake.tables import table_names
+from tests.spark_lake import empty_tables, seen_anew
 from tests.stack_fixture import Lake
 
 CATALOG_NAME = "examples"
@@ -26,10 +25,7 @@ def own_lake(new_lake: Callable[[], Lake]) -> Lake:
 @pytest.fixture(scope="session")
 def settings(own_lake: Lake) -> Settings:
     """The lake's settings; Spark does not remember its tables, which the tests change from outside."""
-    catalog = own_lake.settings.catalog
-    properties = {**catalog.spark_properties, "cache-enabled": "false"}
-    changes = {"name": CATALOG_NAME, "spark_properties": properties}
-    return own_lake.settings.model_copy(update={"catalog": catalog.model_copy(update=changes)})
+    return seen_anew(own_lake.settings, name=CATALOG_NAME)
 
 
 @pytest.fixture
@@ -46,10 +42,4 @@ def spark(settings: Settings) -> Iterator[SparkSession]:
 @pytest.fixture
 def catalog(settings: Settings) -> Catalog:
     """The catalog of `settings` with all tables of sql/, empty."""
-    catalog = load_lake_catalog(settings)
-    create_tables(catalog)
-    for name in table_names():
-        table = catalog.load_table(name)
-        if table.scan().count():
-            table.delete()
-    return catalog
+    return empty_tables(settings)

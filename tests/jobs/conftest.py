@@ -8,13 +8,10 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
 from jobs.spark_session import open_session
-from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.settings import CatalogSettings, Settings
-from telemetry_lake.tables import table_names
+from tests.spark_lake import UNCACHED, empty_tables
 from tests.stack_fixture import Lake
 
-# Spark would show a table as it was when this session first saw it, and the tests change it from outside.
-UNCACHED = {"cache-enabled": "false"}
 _CATALOG_NUMBERS = itertools.count(1)
 
 
@@ -68,10 +65,4 @@ def spark(settings: Settings, _session: list[SparkSession]) -> SparkSession:
 @pytest.fixture
 def catalog(settings: Settings) -> Catalog:
     """The catalog of `settings` with all tables of sql/, empty."""
-    catalog = load_lake_catalog(settings)
-    create_tables(catalog)
-    for name in table_names():
-        table = catalog.load_table(name)
-        if table.scan().count():
-            table.delete()
-    return catalog
+    return empty_tables(settings)
