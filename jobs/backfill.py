@@ -165,8 +165,9 @@ def verify(session: "SparkSession", backfill: Backfill, dates: DateRange | None)
     plans = {reference.date: backfill.journal.plan(reference) for reference in manifest.dates}
     tallies = backfill.read_tallies()
     listed = _listed_again(backfill, plans.values())
-    reports = []
-    for day in _days(manifest, tallies, dates):
+    reports: list[Verification] = []
+    days = _days(manifest, tallies, dates)
+    for day in days:
         of_date = plans.get(day) or plans.get(None)
         units = _units_of(of_date, tallies, day)
         copied = [tallies[unit.name] for unit in units if unit.name in tallies]
@@ -189,6 +190,10 @@ def verify(session: "SparkSession", backfill: Backfill, dates: DateRange | None)
         )
         backfill.journal.put_report(backfill.id, day, report)
         reports.append(report)
+        typer.echo(
+            f"{day} is verified, {report.total('records'):,} records; {len(reports)} of {len(days)} dates",
+            err=True,
+        )
     return reports
 
 
