@@ -28,13 +28,13 @@ if not __package__:  # started as a file: its folder is on the path, the project
 
 import typer
 
-from jobs.command_line import chosen_dates, reported_failures
+from jobs.date_job import again_option, dates_option, debug_option, late_days_option, make_dates
 from jobs.date_range import DateRange
 from jobs.made_dates import MadeDate, again_on_conflict, current_snapshot, record, recorded, replace_date
 from jobs.table_checks import check_date
 from telemetry_lake.columns import SUBMISSION_DATE
 from telemetry_lake.failures import FatalError
-from telemetry_lake.settings import Settings, load_settings
+from telemetry_lake.settings import Settings
 from telemetry_lake.tables import STABLE_PINGS
 
 if TYPE_CHECKING:
@@ -237,22 +237,10 @@ def _rows(batches: "Iterable[pa.RecordBatch]", *, names: Sequence[str]) -> "Iter
 
 
 def main(
-    dates: Annotated[
-        str,
-        typer.Option(
-            help="Submission dates (UTC) to sum: FIRST..LAST or one date; YYYY-MM-DD, today or yesterday."
-        ),
-    ] = DEFAULT_DATES,
-    late_days: Annotated[
-        int,
-        typer.Option(
-            min=0, max=366, help="So many days before DATES are summed again when they were made again."
-        ),
-    ] = LATE_DAYS,
-    again: Annotated[
-        bool, typer.Option("--again/--no-again", help="Sum DATES also when they are up to date.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show Spark's own log and whole traces.")] = False,
+    dates: Annotated[str, dates_option("sum")] = DEFAULT_DATES,
+    late_days: Annotated[int, late_days_option("summed again when they were made again")] = LATE_DAYS,
+    again: Annotated[bool, again_option("sum")] = False,
+    debug: Annotated[bool, debug_option()] = False,
 ) -> None:
     """Add up the histograms of stable.pings by date, into derived.histogram_aggregates.
 
@@ -264,26 +252,18 @@ def main(
     python jobs/histogram_aggregates.py --dates 2026-11-01..2026-11-07
     python jobs/histogram_aggregates.py --dates 2026-11-07 --again
     """
-    chosen = chosen_dates(dates)
-    with reported_failures(debug=debug):
-        _run(load_settings(), chosen, late_days, again=again, debug=debug)
-
-
-def _run(settings: Settings, dates: DateRange, late_days: int, *, again: bool, debug: bool) -> None:
-    from jobs.spark_session import open_session
-
-    typer.echo("starting Spark", err=True)
-    # Python does the long loops: Java's optimising compiler took more CPU time than the rest of Java.
-    session = open_session(settings, f"histogram_aggregates {dates}", short=True, debug=debug)
-    try:
-        count = 0
-        for made in histogram_aggregates(session, settings, dates, late_days=late_days, again=again):
-            count += 1
-            typer.echo(f"{HISTOGRAM_AGGREGATES} {made.day}: {made.rows:,} rows, {made.seconds:.1f} s")
-        if not count:
-            typer.echo(f"nothing to do: {dates} and the {late_days} days before are up to date")
-    finally:
-        session.stop()
+    make_dates(
+        "histogram_aggregates",
+        dates,
+        late_days,
+        lambda session, settings, chosen: histogram_aggregates(
+            session, settings, chosen, late_days=late_days, again=again
+        ),
+        lambda made: f"{made.rows:,} rows",
+        # Python does the long loops: Java's optimising compiler took more CPU time than the rest of Java.
+        short=True,
+        debug=debug,
+    )
 
 
 if __name__ == "__main__":
