@@ -5,6 +5,7 @@ become Python objects (`histogram_texts`), and their texts are laid into that of
 """
 
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -15,11 +16,19 @@ import pyarrow as pa
 from telemetry_lake import columns
 from telemetry_lake.backfill.digest import canonical_text
 from telemetry_lake.backfill.histogram_texts import SUMS_IN_ORDER, histogram_texts
+from telemetry_lake.convert.bucket_ranges import (
+    RANGES_REMEMBERED,
+    BucketRange,
+    HistogramType,
+    bucket_bounds,
+)
 from telemetry_lake.convert.document_text import parse_json
-from telemetry_lake.convert.histograms import Json, restored_histogram
+from telemetry_lake.convert.histograms import SUM_FIELDS, Json, restored_histogram
 from telemetry_lake.convert.lift import HistogramSource, put_back, restore_document
 
 _PARAMETERS: Final = ("bucket_count", "histogram_type", "range_low", "range_high")
+_DENSE: Final = ["dense"]
+"""What a histogram that was a list leaves behind, when the columns hold all of it."""
 
 Run = tuple[HistogramSource, int, int]
 """Histograms of one kind and process that follow each other."""
@@ -73,6 +82,7 @@ class RowTexts:
         parameters = np.stack([array.to_numpy().astype(np.int64) for array in arrays[: len(_PARAMETERS)]], 1)
         sums = np.stack([array.to_numpy() for array in arrays[len(_PARAMETERS) :]], 1)
         buckets, counts = (of.flatten().to_numpy() for of in lists)
+        self._arrays = parameters, offsets, buckets, counts, sums
         text, ends, usual = histogram_texts(parameters, offsets, buckets, counts, sums)
         fragments: list[orjson.Fragment | None] = [
             orjson.Fragment(text[start:end]) for start, end in pairwise([0, *ends])
@@ -80,6 +90,21 @@ class RowTexts:
         for index in np.flatnonzero(~usual):
             fragments[index] = None
         return fragments
+
+    @cached_property
+    def _lists(self) -> list[list[Any]]:
+        """Parameters, offsets, buckets, counts and sums of all histograms, for those that were dense."""
+        return [array.tolist() for array in self._arrays]
+
+    def _dense(self, index: int) -> list[Any]:
+        """A histogram that was a list of all its counts and the five sums."""
+        parameters, offsets, buckets, counts, sums = self._lists
+        places = _places(*parameters[index])
+        dense: list[Any] = [0] * len(places)
+        for number in range(offsets[index], offsets[index + 1]):
+            dense[places[buckets[number]]] = counts[number]
+        by_name = dict(zip(SUMS_IN_ORDER, sums[index], strict=True))
+        return [*dense, *(by_name[name] for name in SUM_FIELDS)]
 
     def _found_runs(self) -> list[list[Run]]:
         """The runs of each row."""
@@ -122,9 +147,19 @@ class RowTexts:
             if leftover is None and text is not None:
                 holder[label] = text
                 continue
+            if leftover == _DENSE and text is not None:
+                holder[label] = self._dense(start + index)
+                continue
             # Where one histogram left something behind, most others did.
             rows = rows or self._histograms.slice(start, end - start).to_pylist()
             holder[label] = restored_histogram(rows[index], leftover)
+
+
+@lru_cache(maxsize=RANGES_REMEMBERED)
+def _places(bucket_count: int, kind: int, low: int, high: int) -> dict[int, int]:
+    """The number of each bucket by its bound."""
+    bounds = bucket_bounds(BucketRange(HistogramType(kind), low, high, bucket_count))
+    return {bound: number for number, bound in enumerate(bounds)}
 
 
 class _DoubledError(Exception):
