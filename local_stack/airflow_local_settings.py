@@ -33,6 +33,9 @@ if sys.argv[1:2] == ["scheduler"]:
     from botocore import UNSIGNED as _UNSIGNED
     from botocore.config import Config as _Config
 
+    from telemetry_lake.convert.histogram_columns import compile_parser as _compile_parser
+
+    _compile_parser()
     for _service in _SERVICES:
         # Reads the service's description, a megabyte of JSON, into boto3's default session. Nothing is sent.
         _client(_service, region_name="us-east-1", config=_Config(signature_version=_UNSIGNED))

@@ -482,6 +482,27 @@ class HistogramColumn:
                 )
 
 
+_EVERY_STEP: Final = (
+    b'{"histograms":{"A":{"values":{"0":1},"range":[1,9],"bucket_count":4,"histogram_type":1,"sum":1}},'
+    b'"keyedHistograms":{"B":{"key":{"values":{"0":1},"range":[1,9],"bucket_count":4,"histogram_type":0}}}}'
+)
+"""A document that leads through everything that is compiled."""
+
+
+def compile_parser() -> None:
+    """Compile the parser, or load it if that was done before: processes forked afterwards have it at once.
+
+    After an install or a change compiling takes some 10 seconds, and each process that needs the parser at
+    that time would do it for itself.
+    """
+    column = HistogramColumn()
+    mark = column.mark()
+    column.read(_EVERY_STEP)
+    parser.settle(mark.rows, np.full(RANGES_MAX_COUNT, parser.ANY_RANGE), column._out, column._put_back)
+    column.end_ping()
+    column.take()
+
+
 def put_back_members(containers: Sequence[Json], members: Sequence[PutBack]) -> None:
     """Put what stays in the document back into the containers it was cut out of."""
     for member in members:

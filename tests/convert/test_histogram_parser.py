@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,6 +41,33 @@ def test_ordinary_documents_are_read():
         reads(unified_document(keyedHistograms=keyed, processes={"gpu": {"histograms": {"A": linear({})}}}))
         == 3
     )
+
+
+COMPILED = """
+import gzip, sys
+from benchmarks.realistic_pings import real_ping
+from telemetry_lake.convert import compiled_bounds, histogram_parser
+from telemetry_lake.convert.histogram_columns import HistogramColumn, compile_parser
+from tests.convert import ping_builders as build
+
+def compiled():
+    return {
+        (module.__name__, name): len(function.signatures)
+        for module in (compiled_bounds, histogram_parser)
+        for name, function in vars(module).items()
+        if hasattr(function, "signatures")
+    }
+
+compile_parser()
+before = compiled()
+document = gzip.decompress(real_ping()[1])
+assert build.live_row(build.telemetry_path("idle-daily"), document)["histograms"]
+sys.exit(before != compiled() or not sum(before.values()))
+"""
+
+
+def test_after_compiling_nothing_is_left_to_compile():
+    subprocess.run([sys.executable, "-c", COMPILED], check=True, timeout=300)
 
 
 @pytest.mark.parametrize(
