@@ -67,6 +67,7 @@ print(json.dumps({{
     "undocumented": [name for name, dag in bag.dags.items() if not dag.doc_md or not dag.dag_display_name],
     "paused": [name for name, dag in bag.dags.items() if dag.is_paused_upon_creation is not False],
     "dags": sorted(bag.dags),
+    "drain_weights": sorted({{str(task.weight_rule) for task in bag.dags["drain"].tasks}}),
 }}))
 """
     program = subprocess.run(
@@ -78,6 +79,7 @@ print(json.dumps({{
         check=True,
     )
     found = json.loads(program.stdout.splitlines()[-1])
+    assert found["drain_weights"] == ["upstream"]  # what is begun, before anything is begun
     assert found["errors"] == {}
     assert found["heavy"] == []
     assert found["undocumented"] == found["paused"] == []
