@@ -13,7 +13,7 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from multiprocessing import get_context
@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.mapreduce import converted_pings, settings_of
 from jobs.date_range import DateRange
-from jobs.histogram_aggregates import histogram_aggregates
+from jobs.histogram_aggregates import WORKER_IMPORTS, histogram_aggregates
 from jobs.made_dates import MadeDate
 from jobs.spark_session import open_session
 from jobs.stable_pings import stable_pings
@@ -39,6 +39,8 @@ from telemetry_lake.tables import LIVE_PINGS
 
 BUILDS = ("20130814063812", "20130815063812", "20130816063812")
 PINGS_OF_A_CLIENT = 2
+JOBS = ("stable_pings", "histogram_aggregates")
+"""In the order that they need each other."""
 
 
 def main() -> None:
@@ -49,11 +51,14 @@ def main() -> None:
     parser.add_argument("--pings", type=int, default=20_000, help="pings of 72 KB (default 20000)")
     parser.add_argument("--rounds", type=int, default=3, help="of each job (default 3)")
     parser.add_argument("--lake", type=Path, help="a folder for the lake, which is kept")
+    parser.add_argument("--job", choices=JOBS, help="only this job")
     arguments = parser.parse_args()
     folder = arguments.lake or Path(tempfile.mkdtemp(prefix="bench-aggregates-"))
     try:
         settings = settings_of(folder.resolve())
-        measure(settings, fill(settings, arguments.pings), arguments.pings, arguments.rounds)
+        day = fill(settings, arguments.pings)
+        jobs = JOBS if arguments.job is None else (arguments.job,)
+        measure(settings, day, arguments.pings, jobs, arguments.rounds)
     finally:
         if arguments.lake is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -86,12 +91,12 @@ def with_clients(rows: pa.Table, clients: int, chance: Random) -> pa.Table:
     return rows
 
 
-def measure(settings: Settings, day: date, pings: int, rounds: int) -> None:
-    """Run both jobs so many times and print what they took."""
+def measure(settings: Settings, day: date, pings: int, jobs: Sequence[str], rounds: int) -> None:
+    """Run each job so many times and print what it took."""
     report = Table(title=f"{pings:,} pings of 72 KB")
     for heading in ("job", "round", "seconds", "pings/s", "CPU seconds", "rows"):
         report.add_column(heading, justify="left" if heading == "job" else "right")
-    for name in ("stable_pings", "histogram_aggregates"):
+    for name in jobs:
         # Java's options are those of a process: a second session in it would have those of the first.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             up, runs = process.submit(run, name, settings, day, rounds).result()
@@ -107,7 +112,9 @@ def run(
 ) -> tuple[float, list[tuple[float, float, int]]]:
     """Seconds until Spark is up; then seconds, CPU seconds and rows of each round of a job."""
     started = time.monotonic()
-    session = open_session(settings, "benchmark", short=name == "histogram_aggregates")
+    summing = name == "histogram_aggregates"
+    worker_imports = WORKER_IMPORTS if summing else ()
+    session = open_session(settings, "benchmark", short=summing, worker_imports=worker_imports)
     up = time.monotonic() - started
     dates = DateRange(day, day)
     jobs: dict[str, Callable[[], Iterable[MadeDate]]] = {

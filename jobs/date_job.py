@@ -1,6 +1,6 @@
 """What the programs that make a table date by date have in common: their options, and their run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -48,11 +48,13 @@ def make_dates(
     told: Callable[[MadeDate], str],
     *,
     short: bool = False,
+    worker_imports: Sequence[str] = (),
     debug: bool,
 ) -> None:
     """Start Spark, make what is out of date, and tell of each date as `told` says it.
 
-    `name` is the job's, `dates` what the command line says of them. Failures end the program.
+    `name` is the job's, `dates` what the command line says of them; `short` and `worker_imports` are those
+    of `open_session`. Failures end the program.
     """
     chosen = chosen_dates(dates)
     with reported_failures(debug=debug):
@@ -60,7 +62,9 @@ def make_dates(
 
         settings = load_settings()
         typer.echo("starting Spark", err=True)
-        session = open_session(settings, f"{name} {chosen}", short=short, debug=debug)
+        session = open_session(
+            settings, f"{name} {chosen}", short=short, debug=debug, worker_imports=worker_imports
+        )
         try:
             is_up_to_date = True
             for made in make(session, settings, chosen):

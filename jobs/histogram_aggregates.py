@@ -51,6 +51,8 @@ SHARE_PINGS: Final = 4_096
 """How many pings a share has on average; some 6 KB each."""
 ROWS_OF_A_PIECE: Final = 2_048
 MERGE_SHARDS_MAX: Final = 64
+WORKER_IMPORTS: Final = ("pandas", "telemetry_lake.histogram_aggregation", "telemetry_lake.table_files")
+"""What the workers need, for `open_session`; pyarrow imports pandas when it first makes an array."""
 
 Piece = tuple[int, tuple[bytes, ...]]
 """Where to, and either sums or pings of clients with their definitions."""
@@ -262,6 +264,7 @@ def main(
         lambda made: f"{made.rows:,} rows",
         # Python does the long loops: Java's optimising compiler took more CPU time than the rest of Java.
         short=True,
+        worker_imports=WORKER_IMPORTS,
         debug=debug,
     )
 

@@ -177,6 +177,8 @@ def expected_aggregates(stable: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_table_is_what_polars_makes_of_the_same_pings(
     spark: SparkSession, catalog: Catalog, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
