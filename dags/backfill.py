@@ -28,9 +28,9 @@ from dags.spark_job import spark_job
 DATE = r"\d{4}-\d{2}-\d{2}"
 WHICH = (
     *("--dates", "{{ params.dates }}"),
-    *("--root", "{{ params.root }}"),
-    *("--directories", "{{ params.directories }}"),
-    *("--label", "{{ params.label }}"),
+    *("--root", "{{ params.root or '' }}"),
+    *("--directories", "{{ params.directories or '' }}"),
+    *("--label", "{{ params.label or '' }}"),
 )
 """What every step is told, so that all of them mean the same backfill."""
 
@@ -51,22 +51,22 @@ WHICH = (
             description="FIRST..LAST, both included, one date, or `undated`: files without a date.",
         ),
         "root": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^((webhdfs|s3|file)://.*)?$",
             title="Root of the archive",
             description="webhdfs://<name node>:<port>/<path>, s3://<bucket>/<prefix> or file:///<path>; "
             "that of the settings when empty.",
         ),
         "directories": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             title="Directories",
             description="Below the root, with commas; those of the settings when empty.",
         ),
         "label": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             maxLength=64,
             title="Label",
             description="Makes another backfill of the same dates, after the archive was mended.",
@@ -80,14 +80,17 @@ WHICH = (
             description="How much may be read from the archive by all processes together; 0 for no limit.",
         ),
         "accept_losses": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^[a-z_, ]*$",
             title="Accept losses",
             description="Classes of losses, with commas, that these dates may be published without.",
         ),
         "because": Param(
-            "", type="string", title="Because", description="Why they are accepted; kept with the decision."
+            None,
+            type=["null", "string"],
+            title="Because",
+            description="Why they are accepted; kept with the decision.",
         ),
     },
     doc_md=__doc__,
@@ -112,7 +115,12 @@ def backfill() -> None:
         "jobs.backfill",
         [
             *("publish", *WHICH),
-            *("--accept-losses", "{{ params.accept_losses }}", "--because", "{{ params.because }}"),
+            *(
+                "--accept-losses",
+                "{{ params.accept_losses or '' }}",
+                "--because",
+                "{{ params.because or '' }}",
+            ),
         ],
         execution_timeout=timedelta(days=7),
     )

@@ -67,6 +67,12 @@ print(json.dumps({{
     "undocumented": [name for name, dag in bag.dags.items() if not dag.doc_md or not dag.dag_display_name],
     "paused": [name for name, dag in bag.dags.items() if dag.is_paused_upon_creation is not False],
     "dags": sorted(bag.dags),
+    "must_be_filled_in": [
+        (name, param)
+        for name, dag in bag.dags.items()
+        for param, said in dag.params.items()
+        if dag.params[param] in (None, "") and "null" not in dag.params.get_param(param).schema["type"]
+    ],
     "drain_weights": sorted({{str(task.weight_rule) for task in bag.dags["drain"].tasks}}),
 }}))
 """
@@ -82,6 +88,7 @@ print(json.dumps({{
     assert found["drain_weights"] == ["upstream"]  # what is begun, before anything is begun
     assert found["errors"] == {}
     assert found["heavy"] == []
+    assert found["must_be_filled_in"] == []  # the browser's form has to be sendable as it opens
     assert found["undocumented"] == found["paused"] == []
     assert {"drain", "reconcile", "replay"} <= set(found["dags"])
 
