@@ -19,9 +19,6 @@ PATIENT: Final[dict[str, Any]] = {
     "retry_delay": timedelta(seconds=2),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=1),
-    # What is converted is published before more is claimed. By default the first tasks of all runs go first,
-    # and under 732 pings/s a batch waited 49 s for a free slot between its gates and its commit.
-    "weight_rule": "upstream",
 }
 """Four more tries within about half a minute; what lasts longer is left to the next run."""
 

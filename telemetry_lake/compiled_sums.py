@@ -14,19 +14,11 @@ that no references are counted: together that makes it four times as fast. Whoev
 
 # Written for a compiler: nothing is in a structure, and everything is an argument.
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numba
 import numpy as np
 
-Array = Any
-"""numba infers the machine types itself; these names are for readers."""
-Arrays = Any
-"""A tuple of arrays."""
-Position = Any
-"""An unsigned integer of 64 bits."""
-Integer = Any
+from telemetry_lake.compiled import Array, Arrays, Integer, Position, compiled
 
 COUNT_MAX: Final = 2**31 - 1
 """Firefox counts in 32 bits: a larger count is damage."""
@@ -51,13 +43,8 @@ _HASH_FOLD = np.uint64(29)
 _COUNT_MAX = COUNT_MAX
 _WEIGHT_UNIT = float(WEIGHT_UNIT)
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_compiled: Callable[[_Function], _Function] = numba.njit(  # type: ignore[call-overload]  # a hidden option
-    cache=True, nogil=True, error_model="numpy", _nrt=False
-)
 
-
-@_compiled
+@compiled
 def _equal(fields: Arrays, one: Position, other: Position) -> Any:
     process, name, key, kind, bucket_count, low, high = fields
     return (
@@ -71,7 +58,7 @@ def _equal(fields: Arrays, one: Position, other: Position) -> Any:
     )
 
 
-@_compiled
+@compiled
 def _slot(fields: Arrays, histogram: Position, firsts: Array, slots: Array) -> Position:
     """Where in `slots` the number of a histogram's definition is, or would be."""
     process, name, key, kind, bucket_count, low, high = fields
@@ -88,7 +75,7 @@ def _slot(fields: Arrays, histogram: Position, firsts: Array, slots: Array) -> P
     return slot
 
 
-@_compiled
+@compiled
 def number_definitions(
     fields: Arrays, numbers: Array, firsts: Array, following: Array, slots: Array
 ) -> Integer:
@@ -120,7 +107,7 @@ def number_definitions(
     return known
 
 
-@_compiled
+@compiled
 def number_rows(
     order: Array,
     groups: Array,
@@ -158,7 +145,7 @@ def number_rows(
     return count
 
 
-@_compiled
+@compiled
 def _put(text: Array, at: Position, number: Position) -> Position:
     """Write a number; where the next one goes."""
     while number >= _MORE:
@@ -169,7 +156,7 @@ def _put(text: Array, at: Position, number: Position) -> Position:
     return at + _1
 
 
-@_compiled
+@compiled
 def _get(text: Array, at: Position) -> tuple[Position, Position]:
     """The number at a place, and where the next one is."""
     byte = np.uint64(text[at])
@@ -184,7 +171,7 @@ def _get(text: Array, at: Position) -> tuple[Position, Position]:
     return number, at
 
 
-@_compiled
+@compiled
 def _place(bounds: Array, first: Position, last: Position, bucket: Integer) -> Position:
     """Where `bucket` is among the ascending bounds from `first` to `last`; `last` if it is none of them."""
     low, high = first, last
@@ -197,7 +184,7 @@ def _place(bounds: Array, first: Position, last: Position, bucket: Integer) -> P
     return low if low < last and bounds[low] == bucket else last
 
 
-@_compiled
+@compiled
 def count_samples(
     ping_starts: Array,
     weighs: Array,
@@ -273,7 +260,7 @@ def count_samples(
         text_starts[ping + _1] = end
 
 
-@_compiled
+@compiled
 def mark_definitions(text: Array, first: Position, last: Position, marks: Array) -> None:
     """Set the marks of the definitions that histograms in this stretch of `text` have."""
     at = np.uint64(first)
@@ -287,7 +274,7 @@ def mark_definitions(text: Array, first: Position, last: Position, marks: Array)
             at += _1
 
 
-@_compiled
+@compiled
 def divide_weights(
     order: Array,
     groups: Array,
@@ -359,7 +346,7 @@ def divide_weights(
     return count
 
 
-@_compiled
+@compiled
 def add_weights(
     order: Array,
     text: Array,
@@ -386,7 +373,7 @@ def add_weights(
             histogram += _1
 
 
-@_compiled
+@compiled
 def add_lists(row_of: Array, list_starts: Array, numbers: Array, row_starts: Array, into: Array) -> None:
     """Add each list of numbers to the stretch of `into` that its row has; an empty list adds nothing."""
     for each in range(np.uint64(row_of.size)):

@@ -6,19 +6,13 @@ It is what `digest.canonical_text` makes of what `convert.histograms.restored_hi
 that left nothing behind in its document; a row for which that is not certain is said to be unusual.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import numba
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-Text = Any
-"""An array of unsigned bytes. numba infers the machine types itself; these names are for readers."""
-Array = Any
-Position = Any
-Integer = Any
+from telemetry_lake.compiled import Array, Integer, Position, Text, compiled
 
 SUMS_IN_ORDER: Final = ("log_sum", "log_sum_squares", "sum", "sum_squares_hi", "sum_squares_lo")
 """The sums in the order of canonical text."""
@@ -49,11 +43,6 @@ _0 = np.uint64(0)
 _1 = np.uint64(1)
 _10 = np.uint64(10)
 _DIGIT_ZERO = np.uint64(48)
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_compiled: Callable[[_Function], _Function] = numba.njit(  # type: ignore[call-overload]  # a hidden option
-    cache=True, nogil=True, error_model="numpy", _nrt=False
-)
 
 
 def histogram_texts(
@@ -92,7 +81,7 @@ def histogram_texts(
     return out[: ends[-1] if rows else 0].tobytes(), ends.tolist(), usual
 
 
-@_compiled
+@compiled
 def _put(out: Text, at: Position, text: Text, start: Integer, end: Integer) -> Position:
     for index in range(start, end):
         out[at] = text[index]
@@ -100,7 +89,7 @@ def _put(out: Text, at: Position, text: Text, start: Integer, end: Integer) -> P
     return at
 
 
-@_compiled
+@compiled
 def _put_integer(out: Text, at: Position, value: Integer) -> Position:
     rest = np.uint64(value)
     if value < 0:
@@ -120,7 +109,7 @@ def _put_integer(out: Text, at: Position, value: Integer) -> Position:
     return end
 
 
-@_compiled
+@compiled
 def _put_number(out: Text, at: Position, numbers: Text, place: Position) -> tuple[Position, Position]:
     """One of the numbers, without a fraction of zero; where the next one begins."""
     start = at
@@ -136,7 +125,7 @@ def _put_number(out: Text, at: Position, numbers: Text, place: Position) -> tupl
     return at, place + _1
 
 
-@_compiled
+@compiled
 def _put_buckets(
     out: Text, at: Position, buckets: Array, counts: Array, start: Integer, end: Integer, segments: Array
 ) -> tuple[Position, bool]:
@@ -182,7 +171,7 @@ def _put_buckets(
     return at, True
 
 
-@_compiled
+@compiled
 def _write(
     parameters: Array,
     offsets: Array,

@@ -22,20 +22,11 @@ so that no references are counted: together that makes it three times as fast.
 # Written for a compiler: `in` and `all` would build tuples and generators.
 # ruff: noqa: PLR1714, SIM109, SIM110
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import numba
 import numpy as np
 
-Text = Any
-"""An array of unsigned bytes. numba infers the machine types itself; these names are for readers."""
-Array = Any
-Arrays = Any
-"""A tuple of arrays."""
-Position = Any
-"""An unsigned integer of 64 bits; 0 as an end means that there is none."""
-Integer = Any
+from telemetry_lake.compiled import Array, Arrays, Integer, Position, Text, compiled
 
 FINE: Final = 0
 UNUSUAL: Final = 1
@@ -159,20 +150,15 @@ _OPEN = 123
 _LAST_PRINTABLE = 126
 _CLOSE = 125
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_compiled: Callable[[_Function], _Function] = numba.njit(  # type: ignore[call-overload]  # a hidden option
-    cache=True, nogil=True, error_model="numpy", _nrt=False
-)
 
-
-@_compiled
+@compiled
 def _past_space(text: Text, at: Position) -> Position:
     while text[at] == _SPACE or text[at] == 10 or text[at] == 13 or text[at] == 9:
         at += _1
     return at
 
 
-@_compiled
+@compiled
 def _says(text: Text, at: Position, word: Text) -> bool:
     """Whether `word` begins at `at`."""
     for index in range(np.uint64(word.size)):
@@ -181,7 +167,7 @@ def _says(text: Text, at: Position, word: Text) -> bool:
     return True
 
 
-@_compiled
+@compiled
 def _past_string(text: Text, at: Position) -> Position:
     """Behind the string whose opening quote is at `at`; 0 when the text ends inside."""
     at += _1
@@ -194,7 +180,7 @@ def _past_string(text: Text, at: Position) -> Position:
     return at + _1
 
 
-@_compiled
+@compiled
 def _past_value(text: Text, at: Position) -> Position:
     """Behind any value, in text that need not be JSON; 0 when it ends inside the value."""
     depth = 0
@@ -220,7 +206,7 @@ def _past_value(text: Text, at: Position) -> Position:
         at += _1
 
 
-@_compiled
+@compiled
 def _whole_number(text: Text, at: Position) -> tuple[Position, Position]:
     """A number of at most ten digits without sign, fraction and leading zeros, and its end; end 0 if none."""
     start = at
@@ -235,7 +221,7 @@ def _whole_number(text: Text, at: Position) -> tuple[Position, Position]:
     return value, at
 
 
-@_compiled
+@compiled
 def _divided(mantissa: Position, fraction: Position, powers_of_ten: Array) -> tuple[float, bool]:
     """`mantissa` divided by 10 to the power of `fraction`, rounded to the nearest double, ties to even.
 
@@ -268,7 +254,7 @@ def _divided(mantissa: Position, fraction: Position, powers_of_ten: Array) -> tu
     return np.float64(quotient) * scale, True
 
 
-@_compiled
+@compiled
 def find_range(
     kind: Integer, low: Integer, high: Integer, bucket_count: Integer, range_slots: Array, ranges: Array
 ) -> tuple[Integer, Position]:
@@ -290,7 +276,7 @@ def find_range(
         slot = (slot + _1) & mask
 
 
-@_compiled
+@compiled
 def intern(
     text: Text,
     start: Position,
@@ -330,7 +316,7 @@ def intern(
     return number
 
 
-@_compiled
+@compiled
 def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Arrays) -> Integer:
     """Read the histograms of the document in `text` into `out`, behind what is there.
 
@@ -356,7 +342,7 @@ def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Array
     return status
 
 
-@_compiled
+@compiled
 def _members(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Arrays) -> Integer:
     """The members of the document, down to the objects that hold histograms."""
     containers = places[0]
@@ -430,7 +416,7 @@ def _members(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Ar
             return UNUSUAL
 
 
-@_compiled
+@compiled
 def _container(
     text: Text,
     at: Position,
@@ -607,7 +593,7 @@ def _container(
             at = _past_space(text, at + _1)
 
 
-@_compiled
+@compiled
 def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[Position, Integer]:
     """One histogram, from its brace; its end, and whether all is FINE."""
     _, _, _, _, following_fields, field_texts, powers_of_ten = tables
@@ -796,7 +782,7 @@ ANY_RANGE: Final = -2
 BACK_COLUMNS: Final = 7
 
 
-@_compiled
+@compiled
 def settle(first: Integer, expected: Array, out: Arrays, put_back: Array) -> Integer:
     """Compare the histograms from row `first` on with what `expected` says about their labels.
 
@@ -850,7 +836,7 @@ def settle(first: Integer, expected: Array, out: Arrays, put_back: Array) -> Int
     return undefined
 
 
-@_compiled
+@compiled
 def gather_keys(
     histograms: Array, first: Integer, end: Integer, keys: Text, offsets: Array, text: Text
 ) -> Integer:

@@ -15,7 +15,7 @@ from tests.drain.shipping import assert_each_once, queue_is_empty, ship, ship_by
 from tests.stack_fixture import Lake
 
 HEAVY = ("great_expectations", "pandas", "pyiceberg", "polars", "pyspark", "boto3", "aiobotocore", "duckdb")
-"""What no DAG file may import when it is parsed, which happens every half a minute."""
+"""What no DAG file may import when it is parsed, which happens in every task, too."""
 RUN_DEADLINE_SECONDS = 280
 
 Run = dict[str, Any]
