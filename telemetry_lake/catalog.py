@@ -19,8 +19,8 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.io import PY_IO_IMPL
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
-from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.schema import Schema, index_name_by_id
+from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform, parse_transform
 from pyiceberg.types import (
@@ -223,7 +223,21 @@ def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
 
 
 def _properties(definition: TableDefinition) -> dict[str, str]:
-    return {"comment": definition.metadata.description.strip(), **definition.metadata.properties}
+    return {
+        "comment": definition.metadata.description.strip(),
+        **_no_metrics_of_parts(definition),
+        **definition.metadata.properties,
+    }
+
+
+def _no_metrics_of_parts(definition: TableDefinition) -> dict[str, str]:
+    """Keeps out of manifests what nobody asks them for: metrics of what is inside lists, maps and structs."""
+    schema = iceberg_schema(definition)
+    return {
+        f"{TableProperties.METRICS_MODE_COLUMN_CONF_PREFIX}.{name}": "none"
+        for number, name in index_name_by_id(schema).items()
+        if "." in name and schema.find_type(number).is_primitive
+    }
 
 
 def _field(column: Column, ids: Iterator[int]) -> NestedField:

@@ -20,6 +20,7 @@ Position = Any
 Integer = Any
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-compiled: Final[Callable[[_Function], _Function]] = numba.njit(  # type: ignore[call-overload]  # a hidden option
-    cache=True, nogil=True, error_model="numpy", _nrt=False
-)
+_OPTIONS: Final[dict[str, Any]] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+compiled: Final[Callable[[_Function], _Function]] = numba.njit(**_OPTIONS)
+compiled_in_place: Final[Callable[[_Function], _Function]] = numba.njit(forceinline=True, **_OPTIONS)
+"""For what one place calls over and over: each array is ten arguments, which every call would copy."""

@@ -173,7 +173,7 @@ class Converter:
             try:
                 document = decompress_document(body, self._settings.document_max_bytes)
                 document_bytes += len(document)
-                values = self._convert_ping(_Ping(path, country, document, identity))
+                values = self._convert_ping(_Ping(path, country, document, identity), mark)
             except PingRejected as why:
                 self._histograms.roll_back(mark)
                 rejected.add(request, rejected_values(identity, body, why))
@@ -192,10 +192,9 @@ class Converter:
             rejected.table(raw_key, batch, {columns.ORIGIN: of_texts([self._origin.value] * len(rejected))}),
         )
 
-    def _convert_ping(self, ping: _Ping) -> Sequence[object]:
-        """The row of a ping, whose histograms are appended to their column; raises PingRejected."""
+    def _convert_ping(self, ping: _Ping, mark: Mark) -> Sequence[object]:
+        """The row of a ping, whose histograms go into their column behind `mark`; raises PingRejected."""
         if not self._one_by_one:
-            mark = self._histograms.mark()
             reading = self._histograms.read(ping.document)
             if reading is not None:
                 try:

@@ -29,6 +29,7 @@ from telemetry_lake.convert.histograms import (
     pointer_part,
     source_of,
 )
+from telemetry_lake.convert.text_words import PADDING_BYTES
 from telemetry_lake.tables import LIVE_PINGS, table_definition
 
 COLUMN_TYPE: Final = table_definition(LIVE_PINGS).arrow_schema().field(columns.HISTOGRAMS).type
@@ -42,6 +43,7 @@ BOUNDS_MAX_COUNT: Final = 1_048_576
 EXPECTED_MAX_COUNT: Final = 64
 """For so many revisions it is remembered what their definitions say; half a megabyte each."""
 
+_PADDING: Final = bytes(PADDING_BYTES)
 _FIRST_ROWS: Final = 32_768 + 72
 """A power of two would put all columns of a row into one set of the processor's cache."""
 _FIRST_BUCKETS: Final = 262_144
@@ -107,13 +109,15 @@ class HistogramColumn:
     def __init__(self) -> None:
         self._following_fields = np.arange(1, parser.FIELD_COUNT + 2, dtype=np.int64) % parser.FIELD_COUNT
         # Column by column, as Arrow takes them: that costs the parser nothing, and halves what `take` does.
-        self._histograms = np.zeros((_FIRST_ROWS, parser.HISTOGRAM_COLUMNS), np.int64, order="F")
+        self._histograms = np.zeros((_FIRST_ROWS, parser.HISTOGRAM_COLUMNS), np.int32, order="F")
+        self._limits = np.zeros((_FIRST_ROWS, parser.LIMIT_COLUMNS), np.int64, order="F")
         self._sums = np.zeros((_FIRST_ROWS, parser.SUMS), np.float64, order="F")
-        self._buckets = np.zeros(_FIRST_BUCKETS, np.int64)
+        self._buckets = np.zeros(_FIRST_BUCKETS, np.int32)
         self._counts = np.zeros(_FIRST_BUCKETS, np.int64)
         self._keys = np.zeros(_FIRST_TEXT_BYTES, np.uint8)
         self._inexact = np.zeros((_FIRST_ROWS, parser.INEXACT_COLUMNS), np.int64)
         self._totals = np.zeros(parser.TOTALS, np.int64)
+        self._sources = np.zeros((_FIRST_ROWS, parser.SOURCE_COLUMNS), np.int64)
         self._containers = np.zeros((_FIRST_PLACES, parser.CONTAINER_COLUMNS), np.int64)
         self._empties = np.zeros((_FIRST_PLACES, parser.EMPTY_COLUMNS), np.int64)
         self._put_back = np.zeros((_FIRST_PLACES, parser.BACK_COLUMNS), np.int64)
@@ -133,7 +137,7 @@ class HistogramColumn:
 
     def read(self, document: bytes) -> Reading | None:
         """Fill in every histogram of `document`; None, and nothing, when it must go the slow way."""
-        text = np.frombuffer(document + b"\0", np.uint8)
+        text = np.frombuffer(document + _PADDING, np.uint8)
         mark = self.mark()
         while True:
             status = parser.parse(text, self._labels, self._tables, self._out, self._places)
@@ -142,11 +146,11 @@ class HistogramColumn:
             if status == parser.UNUSUAL:
                 return None
             self._help(status)
-        rows, _, _, containers, empties, _, inexact = self._totals.tolist()
+        rows, _, _, containers, empties, _, inexact, *_ = self._totals.tolist()
         for row, field, start, end in self._inexact[:inexact].tolist():
             self._sums[row, field] = float(document[start:end])
         found, rest, rest_start = [], [], 0
-        for kind, level, process, start, end in self._containers[:containers].tolist():
+        for kind, level, process, start, end, _ in self._containers[:containers].tolist():
             pointer, source = self._place(kind, level, process)
             found.append(Container(pointer, source, start, end))
             rest += [document[rest_start:start], b"{}"]
@@ -166,7 +170,9 @@ class HistogramColumn:
         undefined = 0
         if definitions is not None:
             expected = self._expected_by(definitions)
-            while (undefined := parser.settle(mark.rows, expected, self._out, self._put_back)) < 0:
+            while (
+                undefined := parser.settle(mark.rows, expected, self._out, self._places, self._put_back)
+            ) < 0:
                 if undefined == -parser.UNUSUAL:
                     return None
                 if undefined == -parser.FULL_PLACES:
@@ -174,25 +180,23 @@ class HistogramColumn:
                 else:
                     self._resolve(mark, expected, definitions)
         put_back = []
-        for container, start, length, text_start, text_end, key, key_length in self._put_back[
-            :undefined
-        ].tolist():
-            put_back.append(
-                PutBack(
-                    container,
-                    start,
-                    document[start : start + length].decode(),
-                    None
-                    if key_length == parser.NO_KEY
-                    else self._keys[key : key + key_length].tobytes().decode(),
-                    parse_json(document[text_start:text_end]),
-                )
+        taken_out = self._put_back[:undefined].tolist() if undefined else ()
+        for container, start, length, text_start, text_end, key_start, key_length in taken_out:
+            label = document[start : start + length].decode()
+            key = (
+                None
+                if key_length == parser.NO_KEY
+                else self._keys[key_start : key_start + key_length].tobytes().decode()
             )
-        for container, start, length in self._empties[: self._totals[parser.EMPTIES]].tolist():
-            put_back.append(PutBack(container, start, document[start : start + length].decode(), None, {}))
+            put_back.append(PutBack(container, start, label, key, parse_json(document[text_start:text_end])))
+        if empties := self._totals[parser.EMPTIES]:
+            for container, start, length in self._empties[:empties].tolist():
+                put_back.append(
+                    PutBack(container, start, document[start : start + length].decode(), None, {})
+                )
         put_back.sort(key=lambda member: member.start)
-        rows = slice(mark.rows, int(self._totals[parser.HISTOGRAMS]))
-        filled = frozenset(np.bincount(self._histograms[rows, parser.CONTAINER]).nonzero()[0].tolist())
+        read = self._containers[: self._totals[parser.CONTAINERS], parser.READ_COUNT].tolist()
+        filled = frozenset(container for container, count in enumerate(read) if count)
         return Settled(put_back, filled, undefined)
 
     def append(self, rows: Sequence[HistogramRow]) -> None:
@@ -211,8 +215,7 @@ class HistogramColumn:
             target[parser.PROCESS] = self._label(row.process)
             target[parser.TYPE] = row.histogram_type
             target[parser.BUCKET_COUNT] = row.bucket_count
-            target[parser.LOW] = row.range_low
-            target[parser.HIGH] = row.range_high
+            self._limits[number] = row.range_low, row.range_high
             end = bucket + len(row.buckets)
             self._buckets[bucket:end] = row.buckets
             self._counts[bucket:end] = row.counts
@@ -237,24 +240,19 @@ class HistogramColumn:
             raise AssertionError(f"{rows} histograms, of which {self._ping_ends[-1:]} belong to a ping")
         histograms = self._histograms[:rows]
         labels = self._label_array()
-        numbers = (parser.TYPE, parser.BUCKET_COUNT, parser.LOW, parser.HIGH)
-        bucket_ends = histograms[:, parser.BUCKETS_END].astype(np.int32)
+        limits = self._limits[:rows]
+        bucket_ends = histograms[:, parser.BUCKETS_END]
         parts = {part.name: part.type for part in _STRUCT}
         fields = [
             labels.take(of_numbers(histograms[:, parser.PROCESS], pa.int32())),
             labels.take(of_numbers(histograms[:, parser.NAME], pa.int32())),
             self._key_array(rows),
-            *(
-                of_numbers(histograms[:, column], part)
-                for column, part in zip(numbers, list(parts.values())[3:7], strict=True)
-            ),
-            *(
-                of_lists(bucket_ends, of_numbers(values[:buckets], part.value_type), part)
-                for values, part in (
-                    (self._buckets, parts["buckets"]),
-                    (self._counts, parts["counts"]),
-                )
-            ),
+            of_numbers(histograms[:, parser.TYPE], pa.int32()),
+            of_numbers(histograms[:, parser.BUCKET_COUNT], pa.int32()),
+            of_numbers(limits[:, parser.LOW], pa.int64()),
+            of_numbers(limits[:, parser.HIGH], pa.int64()),
+            of_lists(bucket_ends, of_numbers(self._buckets[:buckets], pa.int32()), parts["buckets"]),
+            of_lists(bucket_ends, of_numbers(self._counts[:buckets], pa.int64()), parts["counts"]),
             *(of_numbers(self._sums[:rows, column], pa.float64()) for column in range(parser.SUMS)),
         ]
         structs = pa.StructArray.from_arrays(fields, fields=list(_STRUCT))
@@ -300,6 +298,7 @@ class HistogramColumn:
         self._last_ranges = np.zeros(size, np.int64)
         self._range_slots = np.full(8 * RANGES_MAX_COUNT, -1, np.int64)
         self._ranges = np.zeros((2 * RANGES_MAX_COUNT, parser.RANGE_COLUMNS), np.int64)
+        self._range_texts = _room_for_texts(self._ranges)
         self._bounds = np.zeros(65_536, np.int64)
         self._range_count = 0
         self._bound_count = 0
@@ -311,7 +310,7 @@ class HistogramColumn:
         if (self._label(""), self._label(PARENT_PROCESS)) != (parser.EMPTY_LABEL, parser.PARENT_LABEL):
             raise AssertionError("the table of labels does not begin as the parser expects")
         # So that a guess that has not been made yet is a range that nothing has.
-        self._ranges[0] = -1
+        self._ranges[0, : parser.HEAD_LENGTH] = -1
         self._range_count = 1
 
     def _gather_arrays(self) -> None:
@@ -331,17 +330,19 @@ class HistogramColumn:
             self._bounds,
             self._pending,
             self._following_fields,
-            parser.FIELD_TEXTS,
+            self._range_texts,
             parser.POWERS_OF_TEN,
         )
         self._out = (
             self._histograms,
+            self._limits,
             self._sums,
             self._buckets,
             self._counts,
             self._keys,
             self._inexact,
             self._totals,
+            self._sources,
         )
         self._places = (self._containers, self._empties, self._key_codes)
 
@@ -384,7 +385,9 @@ class HistogramColumn:
 
     def _grow_rows(self) -> None:
         self._histograms = _doubled(self._histograms)
+        self._limits = _doubled(self._limits)
         self._sums = _doubled(self._sums)
+        self._sources = _doubled(self._sources)
         self._inexact = _doubled(self._inexact)
         self._gather_arrays()
 
@@ -440,6 +443,8 @@ class HistogramColumn:
             self._bounds = _doubled(self._bounds)
         if self._range_count == len(self._ranges):
             self._ranges = _doubled(self._ranges)
+            self._range_texts = _room_for_texts(self._ranges)
+            self._ranges[:, (parser.HEAD_LENGTH, parser.TAIL_LENGTH)] = 0
             slots = np.full(2 * self._range_slots.size, -1, np.int64)
             for known in range(1, self._range_count):
                 of = self._ranges[known].tolist()
@@ -450,7 +455,7 @@ class HistogramColumn:
         end = self._bound_count + len(bounds)
         self._bounds[self._bound_count : end] = bounds
         number = self._range_count
-        self._ranges[number] = (kind, low, high, bucket_count, self._bound_count, end)
+        self._ranges[number] = (kind, low, high, bucket_count, self._bound_count, end, 0, 0)
         self._range_slots[slot] = number
         self._bound_count = end
         self._range_count += 1
@@ -498,7 +503,13 @@ def compile_parser() -> None:
     column = HistogramColumn()
     mark = column.mark()
     column.read(_EVERY_STEP)
-    parser.settle(mark.rows, np.full(RANGES_MAX_COUNT, parser.ANY_RANGE), column._out, column._put_back)
+    parser.settle(
+        mark.rows,
+        np.full(RANGES_MAX_COUNT, parser.ANY_RANGE),
+        column._out,
+        column._places,
+        column._put_back,
+    )
     column.end_ping()
     column.take()
 
@@ -513,6 +524,11 @@ def put_back_members(containers: Sequence[Json], members: Sequence[PutBack]) -> 
             by_key = container.setdefault(member.label, {})
             if isinstance(by_key, dict):
                 by_key[member.key] = member.value
+
+
+def _room_for_texts(ranges: _Ints) -> NDArray[np.uint8]:
+    """For what is remembered of each range; words are read across the end of the last one."""
+    return np.zeros(len(ranges) * parser.RANGE_TEXT_BYTES + PADDING_BYTES, np.uint8)
 
 
 def _doubled(array: NDArray[_Scalar]) -> NDArray[_Scalar]:

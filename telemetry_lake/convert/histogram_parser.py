@@ -9,11 +9,13 @@ non-ASCII names, fields nobody knows, sums that are no ordinary numbers, buckets
 range. Such a document goes the slow way, where wrong and rare are told apart.
 
 Everything outside the histograms is skipped here, and validated elsewhere with the histograms cut out.
-Every loop stops at a zero byte, and every document ends with one, so nothing is read beyond it.
+Every loop stops at a zero byte, and `PADDING_BYTES` of them are behind every document, so nothing is read
+beyond them.
 
-Two guesses make it fast: pings of one build have the same histograms in the same order, with fields in
-the same order. So the label that followed last time is compared first, many bytes at once, and only when
-it is another one is it looked up.
+Guesses make it fast: pings of one build have the same histograms in the same order, with the same ranges,
+and with fields in the same order. So the label that followed last time is compared first, then all the text
+up to the values as it was for the range that this label had last time; only where they differ is the label
+looked up, and the text read field by field.
 
 Positions are unsigned, so that no code is made for negative indexes, and nothing is allocated (`_nrt`),
 so that no references are counted: together that makes it three times as fast.
@@ -26,7 +28,15 @@ from typing import Final
 
 import numpy as np
 
-from telemetry_lake.compiled import Array, Arrays, Integer, Position, Text, compiled
+from telemetry_lake.compiled import Array, Arrays, Integer, Position, Text, compiled, compiled_in_place
+from telemetry_lake.convert.text_words import (
+    PADDING_BYTES,
+    digit_count,
+    digits_at,
+    number_of,
+    same_text,
+    word_at,
+)
 
 FINE: Final = 0
 UNUSUAL: Final = 1
@@ -38,34 +48,25 @@ FULL_LABELS: Final = 5
 FULL_PLACES: Final = 6
 """Some array is too small; it has to grow, and the document to be parsed again."""
 
-# Columns of the array with one row for each histogram.
-(
-    NAME,
-    TYPE,
-    BUCKET_COUNT,
-    LOW,
-    HIGH,
-    RANGE,
-    BUCKETS_END,
-    KEY_START,
-    KEY_LENGTH,
-    LABEL_START,
-    LABEL_LENGTH,
-    TEXT_START,
-    TEXT_END,
-    CONTAINER,
-    PROCESS,
-) = range(15)
-HISTOGRAM_COLUMNS: Final = 15
+# Columns of the two arrays with one row for each histogram, of 32 and of 64 bits. What is written here is
+# not in the processor's cache, so it is as narrow as what is stored.
+NAME, PROCESS, TYPE, BUCKET_COUNT, BUCKETS_END, KEY_START, KEY_LENGTH = range(7)
+HISTOGRAM_COLUMNS: Final = 7
+LOW, HIGH = range(2)
+LIMIT_COLUMNS: Final = 2
 NO_KEY: Final = -1
+
+# Columns of the array with one row for each histogram of the document that is read, written anew for each.
+RANGE, LABEL_START, LABEL_LENGTH, TEXT_START, TEXT_END, CONTAINER = range(6)
+SOURCE_COLUMNS: Final = 6
 
 # Labels that every table of labels begins with. A guess that has not been made yet is the first.
 EMPTY_LABEL: Final = 0
 PARENT_LABEL: Final = 1
 
 # Columns of the array with one row for each object that holds histograms.
-KIND, LEVEL, CONTAINER_PROCESS, INSIDE_START, INSIDE_END = range(5)
-CONTAINER_COLUMNS: Final = 5
+KIND, LEVEL, CONTAINER_PROCESS, INSIDE_START, INSIDE_END, READ_COUNT = range(6)
+CONTAINER_COLUMNS: Final = 6
 PLAIN_KIND: Final = 0
 KEYED_KIND: Final = 1
 # Where such an object is.
@@ -76,8 +77,19 @@ EMPTY_CONTAINER, EMPTY_START, EMPTY_LENGTH = range(3)
 EMPTY_COLUMNS: Final = 3
 
 # Columns of the table of ranges, and of the array with the ranges to be added (the first four).
-RANGE_TYPE, RANGE_LOW, RANGE_HIGH, RANGE_BUCKET_COUNT, BOUNDS_START, BOUNDS_END = range(6)
-RANGE_COLUMNS: Final = 6
+(
+    RANGE_TYPE,
+    RANGE_LOW,
+    RANGE_HIGH,
+    RANGE_BUCKET_COUNT,
+    BOUNDS_START,
+    BOUNDS_END,
+    HEAD_LENGTH,
+    TAIL_LENGTH,
+) = range(8)
+RANGE_COLUMNS: Final = 8
+RANGE_TEXT_BYTES: Final = 128
+"""For each range the text is remembered that a histogram of it began with, from its brace to its values."""
 
 # Columns of the array with one row for each sum that has to be read again.
 INEXACT_ROW, INEXACT_FIELD, INEXACT_START, INEXACT_END = range(4)
@@ -85,7 +97,12 @@ INEXACT_COLUMNS: Final = 4
 
 # What the array of totals counts; the first three go on from document to document.
 HISTOGRAMS, BUCKETS, KEY_BYTES, CONTAINERS, EMPTIES, PENDING_RANGES, INEXACT = range(7)
-TOTALS: Final = 7
+# Of the histogram that was read last, where its text can be remembered: where its sum is, if that comes
+# before its values, and where its values begin; else 0.
+HEAD_END, TAIL_START, VALUES_START = range(7, 10)
+# The first histogram of the document.
+FIRST = 10
+TOTALS: Final = 11
 
 SUMS: Final = 5
 KEYS_MAX_COUNT: Final = 1_024
@@ -107,11 +124,20 @@ _FIELDS: Final = (
 )
 _VALUES_FIELD, _RANGE_FIELD, _BUCKET_COUNT_FIELD, _TYPE_FIELD, _FIRST_SUM_FIELD = range(5)
 _BEFORE_FIRST_FIELD = len(_FIELDS)
+# The fields that every histogram has, as bits, and these and the sum.
+_WITHOUT_SUMS = 1 << _VALUES_FIELD | 1 << _RANGE_FIELD | 1 << _BUCKET_COUNT_FIELD | 1 << _TYPE_FIELD
+_WITH_SUM = _WITHOUT_SUMS | 1 << _FIRST_SUM_FIELD
 FIELD_COUNT: Final = len(_FIELDS)
-FIELD_TEXTS: Final = np.zeros((FIELD_COUNT, 16), np.uint8)
 FIELD_LENGTHS: Final = np.array([len(field) + 1 for field in _FIELDS], np.uint64)
-for _number, _field in enumerate(_FIELDS):
-    FIELD_TEXTS[_number, : len(_field) + 1] = np.frombuffer(_field + b'"', np.uint8)
+FIELD_WORDS: Final = np.array(
+    [
+        np.frombuffer(
+            (field + b'"').ljust(16, b"\0") + (b"\xff" * (len(field) + 1)).ljust(16, b"\0"), np.uint64
+        )
+        for field in _FIELDS
+    ]
+)
+"""Each field's two words, its closing quote included, and which of their bits count."""
 
 _HISTOGRAMS: Final = np.frombuffer(b'histograms"', np.uint8)
 _KEYED_HISTOGRAMS: Final = np.frombuffer(b'keyedHistograms"', np.uint8)
@@ -121,13 +147,16 @@ _PROCESSES: Final = np.frombuffer(b'processes"', np.uint8)
 _0 = np.uint64(0)
 _1 = np.uint64(1)
 _9 = np.uint64(9)
+_WORD_DIGITS = np.uint64(8)
 _TEN_DIGITS = np.uint64(10)
 _NINETEEN_DIGITS = np.uint64(19)
+_NARROW_MAX = np.uint64(2**31 - 1)
 _EXACT_INTEGERS = np.uint64(2**53)
 _54_BITS = np.uint64(2**54)
 _FRACTION_MAX_DIGITS = np.uint64(FRACTION_MAX_DIGITS)
 _DIGIT_ZERO = np.uint64(48)
 _TEN = np.uint64(10)
+_PADDING = np.uint64(PADDING_BYTES)
 _HASH_BASIS = np.uint64(14695981039346656037)
 _HASH_PRIME = np.uint64(1099511628211)
 _HASH_FOLD = np.uint64(29)
@@ -210,15 +239,37 @@ def _past_value(text: Text, at: Position) -> Position:
 def _whole_number(text: Text, at: Position) -> tuple[Position, Position]:
     """A number of at most ten digits without sign, fraction and leading zeros, and its end; end 0 if none."""
     start = at
-    value = _0
-    digit = np.uint64(text[at]) - _DIGIT_ZERO
-    while digit <= _9:
-        value = value * _TEN + digit
-        at += _1
+    digits = digits_at(text, at)
+    count = digit_count(digits)
+    if count == _0 or (text[at] == _ZERO and count > _1):
+        return _0, _0
+    value = number_of(digits, count)
+    at += count
+    if count == _WORD_DIGITS:
         digit = np.uint64(text[at]) - _DIGIT_ZERO
-    if at == start or at - start > _TEN_DIGITS or (text[start] == _ZERO and at - start > _1):
-        return value, _0
+        while digit <= _9:
+            value = value * _TEN + digit
+            at += _1
+            digit = np.uint64(text[at]) - _DIGIT_ZERO
+        if at - start > _TEN_DIGITS:
+            return _0, _0
     return value, at
+
+
+@compiled
+def _more_digits(
+    text: Text, at: Position, number: Position, powers_of_ten: Array
+) -> tuple[Position, Position]:
+    """`number` with the digits that follow behind it, and their end; more than 19 make it overflow."""
+    while True:
+        digits = digits_at(text, at)
+        count = digit_count(digits)
+        if count == _0:
+            return number, at
+        number = number * powers_of_ten[count] + number_of(digits, count)
+        at += count
+        if count < _WORD_DIGITS:
+            return number, at
 
 
 @compiled
@@ -296,8 +347,8 @@ def intern(
         known = slots[slot]
         if known < 0:
             break
-        begin = label_ends[known]
-        if label_ends[known + 1] - begin == length:
+        begin = np.uint64(label_ends[known])
+        if np.uint64(label_ends[known + 1]) - begin == length:
             index: Position = _0
             while index < length and label_text[begin + index] == text[start + index]:
                 index += _1
@@ -305,8 +356,12 @@ def intern(
                 return known
         slot = (slot + _1) & mask
     number = label_count[0]
-    begin = label_ends[number]
-    if number + 1 >= label_ends.size or 2 * number >= slots.size or begin + length > label_text.size:
+    begin = np.uint64(label_ends[number])
+    if (
+        number + 1 >= label_ends.size
+        or 2 * number >= slots.size
+        or begin + length + _PADDING > np.uint64(label_text.size)
+    ):
         return np.int64(-1)
     for place in range(length):
         label_text[begin + place] = text[start + place]
@@ -320,11 +375,11 @@ def intern(
 def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Arrays) -> Integer:
     """Read the histograms of the document in `text` into `out`, behind what is there.
 
-    `text` ends with a zero byte. Histograms are looked for in `histograms` and `keyedHistograms` of the
-    document, of its `payload`, and of the members of `payload.processes`. Gives FINE, or what is the
+    `text` ends with `PADDING_BYTES` zeros. Histograms are looked for in `histograms` and `keyedHistograms`
+    of the document, of its `payload`, and of the members of `payload.processes`. Gives FINE, or what is the
     matter; then the first totals are as before, whatever was written behind them.
     """
-    totals = out[6]
+    totals = out[7]
     histograms = totals[HISTOGRAMS]
     buckets = totals[BUCKETS]
     key_bytes = totals[KEY_BYTES]
@@ -332,6 +387,7 @@ def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Array
     totals[EMPTIES] = 0
     totals[PENDING_RANGES] = 0
     totals[INEXACT] = 0
+    totals[FIRST] = histograms
     status = _members(text, labels, tables, out, places)
     if status == FINE and totals[PENDING_RANGES]:
         status = NEW_RANGES
@@ -346,7 +402,7 @@ def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Array
 def _members(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Arrays) -> Integer:
     """The members of the document, down to the objects that hold histograms."""
     containers = places[0]
-    totals = out[6]
+    totals = out[7]
     at = _past_space(text, _0)
     if text[at] != _OPEN:
         return UNUSUAL
@@ -400,10 +456,12 @@ def _members(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Ar
                 containers[place, LEVEL] = level
                 containers[place, CONTAINER_PROCESS] = process
                 containers[place, INSIDE_START] = at
+                before = totals[HISTOGRAMS]
                 at, status = _container(text, at, kind, process, place, labels, tables, out, places)
                 if status != FINE:
                     return status
                 containers[place, INSIDE_END] = at
+                containers[place, READ_COUNT] = totals[HISTOGRAMS] - before
                 totals[CONTAINERS] = place + 1
             at = _past_space(text, at)
         while text[at] == _CLOSE:
@@ -431,7 +489,7 @@ def _container(
     """An object of histograms, or of keyed ones, from its brace; its end, and whether all is FINE."""
     slots, label_text, label_ends, label_count, stamps, following, last_ranges = labels
     _, empties, key_codes = places
-    totals = out[6]
+    totals = out[7]
     stamps[0] += 1
     stamp = stamps[0]
     before = np.int64(label_ends.size - 1)
@@ -466,12 +524,11 @@ def _container(
                 label = following[before]
                 begin = np.uint64(label_ends[label])
                 length = np.uint64(label_ends[label + 1]) - begin
-                difference = np.uint8(1)
-                if start + length < np.uint64(text.size):
-                    difference = text[start + length] ^ np.uint8(_QUOTE)
-                    for index in range(length):
-                        difference |= text[start + index] ^ label_text[begin + index]
-                if difference != 0:
+                if (
+                    start + length + _PADDING > np.uint64(text.size)
+                    or text[start + length] != _QUOTE
+                    or not same_text(text, start, label_text, begin, length)
+                ):
                     end = start
                     while text[end] != _QUOTE:
                         byte = text[end]
@@ -525,39 +582,40 @@ def _container(
             row = totals[HISTOGRAMS]
             first_bucket = totals[BUCKETS]
             text_start = at
-            at, status = _histogram(text, at, tables, out)
+            at, status = _histogram(text, at, last_ranges[label], tables, out)
             if status != FINE:
                 return _0, status
-            histograms = out[0]
+            histograms, limits = out[0], out[1]
+            source = out[8][row - totals[FIRST]]
+            source[LABEL_START] = label_start
+            source[LABEL_LENGTH] = label_length
+            source[TEXT_START] = text_start
+            source[TEXT_END] = at
+            source[CONTAINER] = container
             histograms[row, NAME] = label
-            histograms[row, LABEL_START] = label_start
-            histograms[row, LABEL_LENGTH] = label_length
-            histograms[row, TEXT_START] = text_start
-            histograms[row, TEXT_END] = at
-            histograms[row, CONTAINER] = container
             histograms[row, PROCESS] = process
             histograms[row, KEY_START] = totals[KEY_BYTES]
             histograms[row, KEY_LENGTH] = key_length
             if key_length > 0:
-                keys = out[4]
+                keys = out[5]
                 place = totals[KEY_BYTES]
                 if place + key_length > keys.size:
                     return _0, FULL_PLACES
                 for index in range(np.uint64(key_length)):
                     keys[np.uint64(place) + index] = text[key_start + index]
                 totals[KEY_BYTES] = place + key_length
-            range_slots, ranges, bounds, pending, _, _, _ = tables
+            range_slots, ranges, bounds, pending, _, range_texts, _ = tables
             of = last_ranges[label]
             if (
                 ranges[of, RANGE_TYPE] != histograms[row, TYPE]
-                or ranges[of, RANGE_LOW] != histograms[row, LOW]
-                or ranges[of, RANGE_HIGH] != histograms[row, HIGH]
+                or ranges[of, RANGE_LOW] != limits[row, LOW]
+                or ranges[of, RANGE_HIGH] != limits[row, HIGH]
                 or ranges[of, RANGE_BUCKET_COUNT] != histograms[row, BUCKET_COUNT]
             ):
                 of, _ = find_range(
                     histograms[row, TYPE],
-                    histograms[row, LOW],
-                    histograms[row, HIGH],
+                    limits[row, LOW],
+                    limits[row, HIGH],
                     histograms[row, BUCKET_COUNT],
                     range_slots,
                     ranges,
@@ -566,13 +624,15 @@ def _container(
                 place = totals[PENDING_RANGES]
                 if place < pending.shape[0]:
                     pending[place, RANGE_TYPE] = histograms[row, TYPE]
-                    pending[place, RANGE_LOW] = histograms[row, LOW]
-                    pending[place, RANGE_HIGH] = histograms[row, HIGH]
+                    pending[place, RANGE_LOW] = limits[row, LOW]
+                    pending[place, RANGE_HIGH] = limits[row, HIGH]
                     pending[place, RANGE_BUCKET_COUNT] = histograms[row, BUCKET_COUNT]
                     totals[PENDING_RANGES] = place + 1
             else:
                 last_ranges[label] = of
-                bucket_bounds = out[2]
+                if totals[VALUES_START]:
+                    _remember(text, text_start, of, ranges, range_texts, totals)
+                bucket_bounds = out[3]
                 bound = np.uint64(ranges[of, BOUNDS_START])
                 last = np.uint64(ranges[of, BOUNDS_END])
                 if bound == last:
@@ -583,7 +643,7 @@ def _container(
                         bound += _1
                     if bound == last or bounds[bound] != value:
                         return _0, UNUSUAL
-            histograms[row, RANGE] = of
+            source[RANGE] = of
         else:
             return _0, UNUSUAL
         fresh = False
@@ -594,10 +654,65 @@ def _container(
 
 
 @compiled
-def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[Position, Integer]:
-    """One histogram, from its brace; its end, and whether all is FINE."""
-    _, _, _, _, following_fields, field_texts, powers_of_ten = tables
-    histograms, sums, buckets, counts, _, inexact, totals = out
+def _remember(
+    text: Text, start: Position, of: Integer, ranges: Array, range_texts: Text, totals: Array
+) -> Integer:
+    """Remember how the histogram at `start` says that its range is number `of`; how many bytes that is."""
+    head = np.uint64(totals[HEAD_END]) - start
+    tail_start = np.uint64(totals[TAIL_START])
+    tail = np.uint64(totals[VALUES_START]) - tail_start
+    if head + tail > np.uint64(RANGE_TEXT_BYTES):
+        return _0
+    place = np.uint64(of) * np.uint64(RANGE_TEXT_BYTES)
+    for index in range(head):
+        range_texts[place + index] = text[start + index]
+    for index in range(tail):
+        range_texts[place + head + index] = text[tail_start + index]
+    ranges[of, HEAD_LENGTH] = head
+    ranges[of, TAIL_LENGTH] = tail
+    return head + tail
+
+
+@compiled
+def _past_remembered(text: Text, at: Position, of: Integer, tables: Arrays, out: Arrays) -> Position:
+    """The values of the histogram at `at`, if it begins as one of the range number `of` did; 0 otherwise.
+
+    What is said before the values is noted then.
+    """
+    _, ranges, _, _, _, range_texts, _ = tables
+    histograms, limits, sums, _, _, _, _, totals, _ = out
+    size = np.uint64(text.size)
+    place = np.uint64(of) * np.uint64(RANGE_TEXT_BYTES)
+    head = np.uint64(ranges[of, HEAD_LENGTH])
+    if head == _0 or at + head + _PADDING > size or not same_text(text, at, range_texts, place, head):
+        return _0
+    at += head
+    row = totals[HISTOGRAMS]
+    tail = np.uint64(ranges[of, TAIL_LENGTH])
+    if tail != _0:
+        value, at = _whole_number(text, at)
+        if (
+            at == _0
+            or at + tail + _PADDING > size
+            or not same_text(text, at, range_texts, place + head, tail)
+        ):
+            return _0
+        at += tail
+        sums[row, 0] = np.float64(value)
+    histograms[row, TYPE] = ranges[of, RANGE_TYPE]
+    limits[row, LOW] = ranges[of, RANGE_LOW]
+    limits[row, HIGH] = ranges[of, RANGE_HIGH]
+    histograms[row, BUCKET_COUNT] = ranges[of, RANGE_BUCKET_COUNT]
+    return at
+
+
+@compiled_in_place
+def _histogram(
+    text: Text, at: Position, of: Integer, tables: Arrays, out: Arrays
+) -> tuple[Position, Integer]:
+    """One histogram, from its brace; its end, and whether all is FINE. Number `of` is likely its range."""
+    _, ranges, _, _, following_fields, _, powers_of_ten = tables
+    histograms, limits, sums, buckets, counts, _, inexact, totals, _ = out
     row = totals[HISTOGRAMS]
     bucket = np.uint64(totals[BUCKETS])
     room = np.uint64(buckets.size)
@@ -607,36 +722,50 @@ def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[P
         sums[row, index] = -1.0
     seen = 0
     before = np.int64(_BEFORE_FIRST_FIELD)
+    sum_start = _0
+    sum_end = _0
+    totals[VALUES_START] = 0
+    values_start = _past_remembered(text, at, of, tables, out)
     while True:
-        at = _past_space(text, at + _1)
-        if text[at] != _QUOTE:
-            return _0, UNUSUAL
-        start = at + _1
-        # The field that came behind the one before, last time; then every field.
-        field = following_fields[before]
-        tried = -1
-        while True:
-            length = FIELD_LENGTHS[field]
-            difference = np.uint8(1)
-            if start + length < np.uint64(text.size):
-                difference = np.uint8(0)
-                for index in range(length):
-                    difference |= text[start + index] ^ field_texts[field, index]
-            if difference == 0:
-                break
-            tried += 1
-            if tried == FIELD_COUNT:
+        if values_start != _0:
+            at = _past_space(text, values_start)
+            values_start = _0
+            field: Integer = np.int64(_VALUES_FIELD)
+            seen = _WITH_SUM if ranges[of, TAIL_LENGTH] else _WITHOUT_SUMS
+        else:
+            at = _past_space(text, at + _1)
+            if text[at] != _QUOTE:
                 return _0, UNUSUAL
-            field = np.int64(tried)
-        following_fields[before] = field
+            start = at + _1
+            first_word = word_at(text, start)
+            second_word = word_at(text, start + _WORD_DIGITS)
+            # The field that came behind the one before, last time; then every field.
+            field = following_fields[before]
+            tried = -1
+            while (
+                (first_word ^ FIELD_WORDS[field, 0]) & FIELD_WORDS[field, 2]
+                | (second_word ^ FIELD_WORDS[field, 1]) & FIELD_WORDS[field, 3]
+            ) != _0:
+                tried += 1
+                if tried == FIELD_COUNT:
+                    return _0, UNUSUAL
+                field = np.int64(tried)
+            following_fields[before] = field
+            if seen & (1 << field):
+                return _0, UNUSUAL
+            seen |= 1 << field
+            at = _past_space(text, start + FIELD_LENGTHS[field])
+            if text[at] != _COLON:
+                return _0, UNUSUAL
+            at = _past_space(text, at + _1)
+            if field == _VALUES_FIELD and (seen == _WITHOUT_SUMS or seen == _WITH_SUM):
+                if seen == _WITHOUT_SUMS:
+                    sum_start = at
+                    sum_end = at
+                totals[HEAD_END] = sum_start
+                totals[TAIL_START] = sum_end
+                totals[VALUES_START] = at
         before = field
-        if seen & (1 << field):
-            return _0, UNUSUAL
-        seen |= 1 << field
-        at = _past_space(text, start + length)
-        if text[at] != _COLON:
-            return _0, UNUSUAL
-        at = _past_space(text, at + _1)
         if field == _VALUES_FIELD:
             if text[at] != _OPEN:
                 return _0, UNUSUAL
@@ -647,7 +776,7 @@ def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[P
                     if bucket >= room or text[at] != _QUOTE:
                         return _0, UNUSUAL if bucket < room else FULL_BUCKETS
                     value, at = _whole_number(text, at + _1)
-                    if at == _0 or text[at] != _QUOTE or np.int64(value) <= below:
+                    if at == _0 or text[at] != _QUOTE or np.int64(value) <= below or value > _NARROW_MAX:
                         return _0, UNUSUAL
                     below = np.int64(value)
                     buckets[bucket] = below
@@ -691,11 +820,11 @@ def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[P
             if text[at] != _CLOSE_LIST:
                 return _0, UNUSUAL
             at += _1
-            histograms[row, LOW] = low
-            histograms[row, HIGH] = high
+            limits[row, LOW] = low
+            limits[row, HIGH] = high
         elif field < _FIRST_SUM_FIELD:
             value, at = _whole_number(text, at)
-            if at == _0:
+            if at == _0 or value > _NARROW_MAX:
                 return _0, UNUSUAL
             histograms[row, BUCKET_COUNT if field == _BUCKET_COUNT_FIELD else TYPE] = value
         else:
@@ -704,24 +833,14 @@ def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[P
             if negative:
                 at += _1
             first = at
-            mantissa = _0
-            digit = np.uint64(text[at]) - _DIGIT_ZERO
-            while digit <= _9:
-                mantissa = mantissa * _TEN + digit
-                at += _1
-                digit = np.uint64(text[at]) - _DIGIT_ZERO
+            mantissa, at = _more_digits(text, at, _0, powers_of_ten)
             digits = at - first
             if digits == _0 or (text[first] == _ZERO and digits > _1):
                 return _0, UNUSUAL
             fraction = _0
             if text[at] == _DOT:
-                at += _1
-                first = at
-                digit = np.uint64(text[at]) - _DIGIT_ZERO
-                while digit <= _9:
-                    mantissa = mantissa * _TEN + digit
-                    at += _1
-                    digit = np.uint64(text[at]) - _DIGIT_ZERO
+                first = at + _1
+                mantissa, at = _more_digits(text, first, mantissa, powers_of_ten)
                 fraction = at - first
                 digits += fraction
                 if fraction == _0:
@@ -748,13 +867,16 @@ def _histogram(text: Text, at: Position, tables: Arrays, out: Arrays) -> tuple[P
                 sums[row, field - _FIRST_SUM_FIELD] = -number
             else:
                 sums[row, field - _FIRST_SUM_FIELD] = number
+            if field == _FIRST_SUM_FIELD:
+                sum_start = start
+                sum_end = at
         at = _past_space(text, at)
         if text[at] == _CLOSE:
             break
         # Also ends numbers that go on in an unusual way.
         if text[at] != _COMMA:
             return _0, UNUSUAL
-    if seen & 15 != 15:
+    if seen & _WITHOUT_SUMS != _WITHOUT_SUMS:
         return _0, UNUSUAL
     histograms[row, BUCKETS_END] = np.int64(bucket)
     totals[HISTOGRAMS] = row + 1
@@ -783,41 +905,45 @@ BACK_COLUMNS: Final = 7
 
 
 @compiled
-def settle(first: Integer, expected: Array, out: Arrays, put_back: Array) -> Integer:
+def settle(first: Integer, expected: Array, out: Arrays, places: Arrays, put_back: Array) -> Integer:
     """Compare the histograms from row `first` on with what `expected` says about their labels.
 
     Those that are undefined are taken out and listed in `put_back`. Gives their number, or minus what is
     the matter: NEW_RANGES when a label has yet to be looked up.
     """
-    histograms, sums, buckets, counts, _, _, totals = out
+    histograms, limits, sums, buckets, counts, _, _, totals, sources = out
+    containers = places[0]
     end = totals[HISTOGRAMS]
     undefined = 0
-    for row in range(first, end):
-        wanted = expected[histograms[row, NAME]]
+    row = end
+    for read in range(first, end):
+        wanted = expected[histograms[read, NAME]]
         if wanted == UNRESOLVED:
             return -NEW_RANGES
         if wanted == UNDEFINED:
             undefined += 1
-        elif wanted != ANY_RANGE and wanted != histograms[row, RANGE]:
+            row = min(row, read)
+        elif wanted != ANY_RANGE and wanted != sources[read - first, RANGE]:
             return -UNUSUAL
     if undefined == 0:
         return 0
     if undefined > put_back.shape[0]:
         return -FULL_PLACES
     place = 0
-    row = first
-    bucket = histograms[first - 1, BUCKETS_END] if first else 0
+    bucket = histograms[row - 1, BUCKETS_END] if row else 0
     read_bucket = bucket
-    for read in range(first, end):
+    for read in range(row, end):
         bucket_end = histograms[read, BUCKETS_END]
         if expected[histograms[read, NAME]] == UNDEFINED:
-            put_back[place, BACK_CONTAINER] = histograms[read, CONTAINER]
-            put_back[place, BACK_LABEL_START] = histograms[read, LABEL_START]
-            put_back[place, BACK_LABEL_LENGTH] = histograms[read, LABEL_LENGTH]
-            put_back[place, BACK_TEXT_START] = histograms[read, TEXT_START]
-            put_back[place, BACK_TEXT_END] = histograms[read, TEXT_END]
+            source = sources[read - first]
+            put_back[place, BACK_CONTAINER] = source[CONTAINER]
+            put_back[place, BACK_LABEL_START] = source[LABEL_START]
+            put_back[place, BACK_LABEL_LENGTH] = source[LABEL_LENGTH]
+            put_back[place, BACK_TEXT_START] = source[TEXT_START]
+            put_back[place, BACK_TEXT_END] = source[TEXT_END]
             put_back[place, BACK_KEY] = histograms[read, KEY_START]
             put_back[place, BACK_KEY_LENGTH] = histograms[read, KEY_LENGTH]
+            containers[source[CONTAINER], READ_COUNT] -= 1
             place += 1
         else:
             for index in range(bucket_end - read_bucket):
@@ -827,6 +953,8 @@ def settle(first: Integer, expected: Array, out: Arrays, put_back: Array) -> Int
             for column in range(HISTOGRAM_COLUMNS):
                 histograms[row, column] = histograms[read, column]
             histograms[row, BUCKETS_END] = bucket
+            for column in range(LIMIT_COLUMNS):
+                limits[row, column] = limits[read, column]
             for column in range(SUMS):
                 sums[row, column] = sums[read, column]
             row += 1

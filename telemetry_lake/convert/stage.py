@@ -242,20 +242,28 @@ def parquet_writer(sink: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
         compression_level=COMPRESSION_LEVEL,
         use_dictionary=_dictionary_columns(schema),  # type: ignore[arg-type]  # the stub knows bool only
         data_page_size=PAGE_BYTES,
+        write_statistics=_whole_columns(schema),
         store_schema=False,
     )
 
 
-def _leaves(schema: pa.Schema) -> Iterator[str]:
+@cache
+def _leaves(schema: pa.Schema) -> list[str]:
     """The path of every leaf column, as Parquet names it."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_batches([], schema), sink)
     parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    for number in range(len(parquet)):
-        yield parquet.column(number).path
+    return [parquet.column(number).path for number in range(len(parquet))]
 
 
-@cache
 def _dictionary_columns(schema: pa.Schema) -> list[str]:
     """The leaf columns of rows that are worth a dictionary."""
     return [leaf for leaf in _leaves(schema) if not (_DISTINCT | _TEXTS).intersection(leaf.split("."))]
+
+
+def _whole_columns(schema: pa.Schema) -> list[str]:
+    """The columns with statistics: nobody skips rows by what is inside lists and maps.
+
+    The tables' properties say the same to those who read statistics.
+    """
+    return [leaf for leaf in _leaves(schema) if "." not in leaf]

@@ -150,6 +150,46 @@ def test_everything_grows(monkeypatch):
     assert rows_of(convert(pings, fast)) == expected
 
 
+beginnings = st.tuples(
+    st.sampled_from(["", " ", "\n"]),
+    st.sampled_from(
+        [
+            '"range":[1,10],"bucket_count":5,"histogram_type":1,',
+            '"range":[1,10],"bucket_count":5,"histogram_type":1,"log_sum":2,',
+            '"bucket_count":5,"histogram_type":1,"sum":SUM,"range":[1,10],',
+            '"bucket_count":5,"histogram_type":1,"range":[1,10],"sum":SUM,',
+            '"sum":SUM,"range":[1,10],"bucket_count":5,"histogram_type":1,',
+            '"bucket_count":3,"histogram_type":2,"sum":SUM,"range":[1,2],',
+            '"bucket_count":3,"histogram_type":2,"range":[1,2],',
+            '"bucket_count":03,"histogram_type":2,"sum":SUM,"range":[1,2],',
+            '"bucket_count":5,"sum":SUM,"range":[1,10],',
+        ]
+    ),
+    st.sampled_from(
+        ["0", "7", "1234567890", "12345678901", "1.5", "-1", "-7", "07", "1e3", '"7"', "null", ""]
+    ),
+    st.sampled_from(
+        ['"values":{"0":1}', '"values":{"1":2} ,"sum":3', '"values": {}', '"values":[]', '"values":{']
+    ),
+).map(lambda parts: f"{{{parts[0]}{parts[1].replace('SUM', parts[2])}{parts[3]}}}")
+
+
+@given(st.lists(st.lists(beginnings, min_size=1, max_size=3), min_size=2, max_size=6))
+@settings(max_examples=300)
+def test_what_is_remembered_of_earlier_documents_changes_nothing(documents):
+    experienced = HistogramColumn()
+    for histograms in documents:
+        members = ",".join(f'"H{number}":{text}' for number, text in enumerate(histograms))
+        document = f'{{"histograms":{{{members}}}}}'.encode()
+        fresh = HistogramColumn()
+        taken = []
+        for column in (experienced, fresh):
+            reading = column.read(document)
+            column.end_ping()
+            taken.append((reading, column.take().to_pylist()))
+        assert taken[0] == taken[1]
+
+
 numbers = (
     st.floats(min_value=0, max_value=1e15, allow_nan=False).map(repr)
     | st.decimals(0, 10**9, places=14, allow_nan=False).map(str)

@@ -63,13 +63,23 @@ def histograms(draw):
     """Mostly ordinary ones, and now and then every way in which one can be unusual."""
     range_, bucket_count, kind, bounds = draw(ranges)
     chosen = draw(st.lists(st.sampled_from(bounds), unique=True, max_size=5).map(sorted))
-    histogram = {
-        "range": range_,
-        "bucket_count": bucket_count,
-        "histogram_type": kind,
-        "values": {str(bound): draw(counts) for bound in chosen},
-        **draw(sum_fields),
-    }
+    values_of = {str(bound): draw(counts) for bound in chosen}
+    if draw(st.booleans()):
+        histogram = {
+            "range": range_,
+            "bucket_count": bucket_count,
+            "histogram_type": kind,
+            "values": values_of,
+            **draw(sum_fields),
+        }
+    else:
+        histogram = {
+            "bucket_count": bucket_count,
+            "histogram_type": kind,
+            "sum": draw(sums),
+            "range": range_,
+            "values": values_of,
+        }
     match draw(st.integers(0, 40)):
         case 0:
             histogram["new field"] = draw(values)

@@ -1,0 +1,98 @@
+"""Text by words of eight bytes, for compiled parsers (numba).
+
+A word is the next eight bytes of a text as one number, the first byte in its lowest bits. A loop over bytes
+has a branch for each byte, and the processor cannot guess the last one; a word takes a handful of
+operations and none. Texts have `PADDING_BYTES` behind their end, because words are read across it.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from telemetry_lake.compiled import Position, Text, compiled
+
+PADDING_BYTES: Final = 16
+
+_0 = np.uint64(0)
+_3 = np.uint64(3)
+_8 = np.uint64(8)
+_16 = np.uint64(16)
+_32 = np.uint64(32)
+_64 = np.uint64(64)
+_DIGIT_ZEROS = np.uint64(0x3030303030303030)
+_SIXES = np.uint64(0x0606060606060606)
+_HIGH_HALVES = np.uint64(0xF0F0F0F0F0F0F0F0)
+_DIGITS = np.uint64(0x0F0F0F0F0F0F0F0F)
+_PAIRS = np.uint64(0x00FF00FF00FF00FF)
+_FOURS = np.uint64(0x0000FFFF0000FFFF)
+_TEN_AND_ONE = np.uint64(10 * 2**8 + 1)
+_HUNDRED_AND_ONE = np.uint64(100 * 2**16 + 1)
+_TEN_THOUSAND_AND_ONE = np.uint64(10_000 * 2**32 + 1)
+
+
+def _word_at(_typing: Any, text: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        of_type = make_array(signature.args[0])  # type: ignore[no-untyped-call]
+        array = of_type(context, builder, arguments[0])
+        first = builder.gep(array.data, [arguments[1]])
+        word = builder.load(builder.bitcast(first, ir.IntType(64).as_pointer()))
+        word.align = 1
+        return word
+
+    return types.uint64(text, at), generate
+
+
+def _trailing_zeros(_typing: Any, number: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(number), generate
+
+
+# numba has no way to say these two but the instructions themselves.
+word_at: Any = intrinsic(_word_at)
+"""The word of a text, an array of bytes, that begins at a position. Nobody checks that it is inside."""
+trailing_zeros: Any = intrinsic(_trailing_zeros)
+"""How many of the lowest bits of an integer of 64 bits are zero; 64 when all are."""
+
+
+@compiled
+def same_text(text: Text, at: Position, other: Text, begin: Position, length: Position) -> bool:
+    """Whether `length` bytes of `text` from `at` on are those of `other` from `begin` on."""
+    while length >= _8:
+        if word_at(text, at) != word_at(other, begin):
+            return False
+        at += _8
+        begin += _8
+        length -= _8
+    if length == _0:
+        return True
+    return bool((word_at(text, at) ^ word_at(other, begin)) << (_64 - _8 * length) == _0)
+
+
+@compiled
+def digit_count(digits: Position) -> Position:
+    """With how many digits, up to eight, a word begins whose bytes were combined with "0" by exclusive or."""
+    # The lowest byte that is no digit is found as one; no carry can come from the digits below it.
+    return trailing_zeros((digits | (digits + _SIXES)) & _HIGH_HALVES) >> _3
+
+
+@compiled
+def digits_at(text: Text, at: Position) -> Position:
+    """The word at `at`, with the value of each digit instead of its character."""
+    return word_at(text, at) ^ _DIGIT_ZEROS
+
+
+@compiled
+def number_of(digits: Position, count: Position) -> Position:
+    """The number that the first `count` digits make, which must be 1 to 8."""
+    # Neighbours become pairs, these fours, these eight digits (Langdale and Lemire, Parsing Gigabytes of
+    # JSON per Second, 2019).
+    digits <<= _64 - _8 * count
+    pairs = (digits & _DIGITS) * _TEN_AND_ONE >> _8
+    fours = (pairs & _PAIRS) * _HUNDRED_AND_ONE >> _16
+    return (fours & _FOURS) * _TEN_THOUSAND_AND_ONE >> _32
