@@ -221,7 +221,7 @@ class Converter:
 
     def _convert_read(self, ping: _Ping, reading: Reading, mark: Mark) -> Sequence[object] | None:
         """The row of a ping whose histograms have been read; None when it has to go the slow way."""
-        document = parse_document(reading.rest)
+        document = parse_document(reading.rest, has_long_numbers=reading.has_long_numbers)
         schema = self._identify(ping, document)
         schema.validate(document)
         places = schema.extraction.histograms

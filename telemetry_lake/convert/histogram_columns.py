@@ -91,6 +91,8 @@ class Reading:
     """The document with those objects emptied."""
     has_members: bool
     """Whether any of them was not empty."""
+    has_long_numbers: bool
+    """Whether the rest may have integers of more than 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class HistogramColumn:
             if status == parser.UNUSUAL:
                 return None
             self._help(status)
-        rows, _, _, containers, empties, _, inexact, *_ = self._totals.tolist()
+        rows, _, _, containers, empties, _, inexact, *_, long_numbers = self._totals.tolist()
         for row, field, start, end in self._inexact[:inexact].tolist():
             self._sums[row, field] = float(document[start:end])
         found, rest, rest_start = [], [], 0
@@ -159,7 +161,9 @@ class HistogramColumn:
             self.roll_back(mark)
             return None
         rest.append(document[rest_start:])
-        return Reading(found, b"".join(rest) if found else document, rows > mark.rows or empties > 0)
+        return Reading(
+            found, b"".join(rest) if found else document, rows > mark.rows or empties > 0, long_numbers > 0
+        )
 
     def settle(self, mark: Mark, document: bytes, definitions: HistogramDefinitions | None) -> Settled | None:
         """Take out what definitions do not know, and list it with all else that stays in the document.

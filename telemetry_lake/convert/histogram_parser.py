@@ -34,6 +34,7 @@ from telemetry_lake.convert.text_words import (
     digit_count,
     digits_at,
     number_of,
+    past_plain,
     same_text,
     word_at,
 )
@@ -100,9 +101,9 @@ HISTOGRAMS, BUCKETS, KEY_BYTES, CONTAINERS, EMPTIES, PENDING_RANGES, INEXACT = r
 # Of the histogram that was read last, where its text can be remembered: where its sum is, if that comes
 # before its values, and where its values begin; else 0.
 HEAD_END, TAIL_START, VALUES_START = range(7, 10)
-# The first histogram of the document.
-FIRST = 10
-TOTALS: Final = 11
+# The document's first histogram, and how many of its other numbers have digits enough to be a large integer.
+FIRST, LONG_NUMBERS = range(10, 12)
+TOTALS: Final = 12
 
 SUMS: Final = 5
 KEYS_MAX_COUNT: Final = 1_024
@@ -146,6 +147,7 @@ _PROCESSES: Final = np.frombuffer(b'processes"', np.uint8)
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
+_2 = np.uint64(2)
 _9 = np.uint64(9)
 _WORD_DIGITS = np.uint64(8)
 _TEN_DIGITS = np.uint64(10)
@@ -199,19 +201,20 @@ def _says(text: Text, at: Position, word: Text) -> bool:
 @compiled
 def _past_string(text: Text, at: Position) -> Position:
     """Behind the string whose opening quote is at `at`; 0 when the text ends inside."""
-    at += _1
-    while text[at] != _QUOTE:
-        if text[at] == _BACKSLASH:
-            at += _1
-        if text[at] == 0:
+    at = past_plain(text, at + _1)
+    while text[at] == _BACKSLASH:
+        if text[at + _1] == 0:
             return _0
-        at += _1
-    return at + _1
+        at = past_plain(text, at + _2)
+    return at + _1 if text[at] == _QUOTE else _0
 
 
 @compiled
-def _past_value(text: Text, at: Position) -> Position:
-    """Behind any value, in text that need not be JSON; 0 when it ends inside the value."""
+def _past_value(text: Text, at: Position, totals: Array) -> Position:
+    """Behind any value, in text that need not be JSON; 0 when it ends inside the value.
+
+    Numbers of many digits are counted.
+    """
     depth = 0
     while True:
         byte = text[at]
@@ -221,6 +224,15 @@ def _past_value(text: Text, at: Position) -> Position:
             at = _past_string(text, at)
             if at == _0 or depth == 0:
                 return at
+            continue
+        if np.uint64(byte) - _DIGIT_ZERO <= _9:
+            start = at
+            count = _WORD_DIGITS
+            while count == _WORD_DIGITS:
+                count = digit_count(digits_at(text, at))
+                at += count
+            if at - start >= _NINETEEN_DIGITS:
+                totals[LONG_NUMBERS] += 1
             continue
         if byte == _OPEN or byte == _OPEN_LIST:
             depth += 1
@@ -388,6 +400,7 @@ def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Array
     totals[PENDING_RANGES] = 0
     totals[INEXACT] = 0
     totals[FIRST] = histograms
+    totals[LONG_NUMBERS] = 0
     status = _members(text, labels, tables, out, places)
     if status == FINE and totals[PENDING_RANGES]:
         status = NEW_RANGES
@@ -445,7 +458,7 @@ def _members(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Ar
                     level = IN_PROCESSES
                     continue
             if kind < 0:
-                at = _past_value(text, at)
+                at = _past_value(text, at, totals)
                 if at == _0:
                     return UNUSUAL
             else:

@@ -29,6 +29,10 @@ _HIGH_HALVES = np.uint64(0xF0F0F0F0F0F0F0F0)
 _DIGITS = np.uint64(0x0F0F0F0F0F0F0F0F)
 _PAIRS = np.uint64(0x00FF00FF00FF00FF)
 _FOURS = np.uint64(0x0000FFFF0000FFFF)
+_ONES = np.uint64(0x0101010101010101)
+_HIGHEST_BITS = np.uint64(0x8080808080808080)
+_QUOTES = np.uint64(0x2222222222222222)
+_BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
 _TEN_AND_ONE = np.uint64(10 * 2**8 + 1)
 _HUNDRED_AND_ONE = np.uint64(100 * 2**16 + 1)
 _TEN_THOUSAND_AND_ONE = np.uint64(10_000 * 2**32 + 1)
@@ -96,3 +100,19 @@ def number_of(digits: Position, count: Position) -> Position:
     pairs = (digits & _DIGITS) * _TEN_AND_ONE >> _8
     fours = (pairs & _PAIRS) * _HUNDRED_AND_ONE >> _16
     return (fours & _FOURS) * _TEN_THOUSAND_AND_ONE >> _32
+
+
+@compiled
+def past_plain(text: Text, at: Position) -> Position:
+    """The first quote, backslash or zero byte from `at` on."""
+    while True:
+        word = word_at(text, at)
+        quotes = word ^ _QUOTES
+        backslashes = word ^ _BACKSLASHES
+        # The highest bit of each byte that is zero, and perhaps of bytes behind the first such.
+        found = (
+            (word - _ONES) & ~word | (quotes - _ONES) & ~quotes | (backslashes - _ONES) & ~backslashes
+        ) & _HIGHEST_BITS
+        if found != _0:
+            return at + (trailing_zeros(found) >> _3)
+        at += _8

@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry_lake.convert.text_words import PADDING_BYTES, digit_count, digits_at, number_of, same_text
+from telemetry_lake.convert.text_words import (
+    PADDING_BYTES,
+    digit_count,
+    digits_at,
+    number_of,
+    past_plain,
+    same_text,
+)
 
 any_text = st.binary(max_size=30) | st.text("0123456789/:", max_size=12).map(str.encode)
 
@@ -43,3 +50,12 @@ def test_one_byte_makes_texts_differ(text, data):
         assert same_text(padded(text), zero, padded(bytes(other)), zero, np.uint64(length)) == (
             length <= place
         )
+
+
+@given(st.text('a"\\\0é', max_size=40).map(str.encode), st.integers(0, 40))
+def test_the_end_of_plain_text(text, at):
+    at = min(at, len(text))
+    following = text[at:] + b"\0"
+    assert past_plain(padded(text), np.uint64(at)) == at + min(
+        place for place, byte in enumerate(following) if byte in b'"\\\0'
+    )
