@@ -190,13 +190,15 @@ class _TableStage:
         """`rows`, sorted, in slices with the same partition and the same values of the sort order.
 
         Slices are what makes sorting cheap: only their order has to be found, and rows are copied only
-        where a chunk does not come sorted.
+        between the first and the last that a chunk does not have in its place.
         """
         values = [rows.column(column).to_pylist() for column in self._order]
         keys = [tuple((value is not None, value) for value in row) for row in zip(*values, strict=True)]
         order = sorted(range(len(keys)), key=keys.__getitem__)
-        if any(number != place for place, number in enumerate(order)):
-            rows = rows.take(of_integers(order, pa.int64()))
+        if displaced := [place for place, number in enumerate(order) if number != place]:
+            first, end = displaced[0], displaced[-1] + 1
+            sorted_rows = rows.take(of_integers(order[first:end], pa.int64()))
+            rows = pa.concat_tables([rows.slice(0, first), sorted_rows, rows.slice(end)])
             keys = [keys[number] for number in order]
         start = 0
         for key, members in groupby(keys):
