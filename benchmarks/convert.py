@@ -3,7 +3,7 @@
     python -m benchmarks.convert
 
 One run, one process, one table. Rates are per second of processor time, summed over all threads: what one
-core does, whatever else the machine is busy with. Each is the best of three rounds over the same pings,
+core does, whatever else the machine is busy with. Each is the best of eight rounds over the same pings,
 as many as an ingest node ships in one raw object.
 The memory is that of a process of its own, which stages one raw object of the largest size.
 """
@@ -37,7 +37,7 @@ from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
-ROUNDS = 3
+ROUNDS = 8
 RAW_KEY = "raw/v1/2026-11-23/14/benchmark/0.arrows"
 TARGET_PINGS_PER_SECOND = 1_900
 TARGET_STORED_BYTES = 5_632
