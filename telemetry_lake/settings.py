@@ -137,6 +137,9 @@ class ConversionSettings(_Group):
     dimensions_file: Path = PROJECT_ROOT / "schemas" / "dimensions.json"
     accept_unknown_types_of: frozenset[str] = frozenset()
     """Namespaces whose document types need no schema."""
+    invented_types_max_count: PositiveInt = 300
+    """How many document types that no schema names the pings of one raw object may have: each is a partition,
+    and a file of its own."""
     histogram_definitions_directory: Path = PROJECT_ROOT / ".local" / "histogram_definitions"
     """`<repository>/<revision>/Histograms.json`; what is fetched from elsewhere is kept here."""
     histogram_definitions_s3_prefix: Annotated[str, Field(pattern=r"^s3://[^/]+/")] | None = None

@@ -137,6 +137,7 @@ class Converter:
             for name in columns.DIMENSIONS
             if name != columns.SUBMISSION_DATE
         }
+        self._invented_types: set[str] = set()
         self._lifters: dict[int, tuple[Extraction, Lifter]] = {}
         self._definitions = DefinitionStore(settings, object_store)
         self._countries = CountryLookup(settings.country_database, settings.trusted_proxies)
@@ -147,6 +148,7 @@ class Converter:
         Raises DamagedRawObject, at the latest after the last chunk.
         """
         position = 0
+        self._invented_types.clear()
         for batch in raw.record_batches():
             yield from self._convert_batch(raw.key, position, batch)
             position += batch.num_rows
@@ -245,7 +247,22 @@ class Converter:
     def _identify(self, ping: _Ping, document: Json) -> DocumentSchema:
         version = ping.path.document_version or _version_inside(document)
         ping.identity.document_version = version
-        return self._schemas.find(ping.path.namespace, ping.path.document_type, version, document)
+        schema = self._schemas.find(ping.path.namespace, ping.path.document_type, version, document)
+        if self._schemas.is_invented(ping.path.document_type):
+            self._admit(ping.path.document_type)
+        return schema
+
+    def _admit(self, document_type: str) -> None:
+        """Raises PingRejected with `unknown_document_type` when the raw object has too many such types."""
+        most = self._settings.invented_types_max_count
+        if document_type not in self._invented_types and len(self._invented_types) >= most:
+            raise PingRejected(
+                ErrorType.UNKNOWN_DOCUMENT_TYPE,
+                f"no schema names the document type {document_type}, and this raw object has {most} such "
+                "types already",
+                stage=Stage.IDENTIFY,
+            )
+        self._invented_types.add(document_type)
 
     def _row(
         self,

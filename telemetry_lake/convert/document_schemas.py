@@ -119,6 +119,7 @@ class DocumentSchemas:
     accept_unknown_types_of: frozenset[str]
     _schemas: dict[tuple[str, str, str], DocumentSchema] = field(default_factory=dict)
     _known_types: set[tuple[str, str]] = field(default_factory=set)
+    _named_types: set[str] = field(default_factory=set)
 
     def find(
         self, namespace: str, document_type: str, version: str | None, document: Mapping[str, object]
@@ -152,9 +153,14 @@ class DocumentSchemas:
             stage=Stage.IDENTIFY,
         )
 
+    def is_invented(self, document_type: str) -> bool:
+        """Whether no schema names this type, in whatever namespace: clients may send any number of such."""
+        return document_type not in self._named_types
+
     def _add(self, key: tuple[str, str, str], schema: DocumentSchema) -> None:
         self._schemas[key] = schema
         self._known_types.add(key[:2])
+        self._named_types.add(key[1])
 
 
 def load_document_schemas(directory: Path, accept_unknown_types_of: frozenset[str]) -> DocumentSchemas:

@@ -164,6 +164,23 @@ def test_number_of_histograms_at_its_limit_and_one_past_it(one_by_one):
     )
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_number_of_invented_types_at_its_limit_and_one_past_it(one_by_one):
+    converter = Converter(settings(invented_types_max_count=2), one_by_one=one_by_one)
+    invented = [ping(telemetry_path(name), unified_document(name)) for name in ("a", "b", "b", "a")]
+    named = [ping(GREETING, {"text": "hello"}), ping(telemetry_path("main"), unified_document())]
+    live, rejected = rows_of(convert([*invented, *named], converter))
+    assert (len(live), rejected) == (6, [])
+    live, rejected = rows_of(
+        convert([*invented, ping(telemetry_path("c"), unified_document("c")), *named], converter)
+    )
+    assert (len(live), [row["document_type"] for row in rejected]) == (6, ["c"])
+    assert (rejected[0]["error_type"], rejected[0]["stage"]) == ("unknown_document_type", "identify")
+    assert "no schema names the document type c" in rejected[0]["error_message"]
+    live, rejected = rows_of(convert([ping(telemetry_path("c"), unified_document("c"))], converter))
+    assert (len(live), rejected) == (1, [])
+
+
 @pytest.mark.parametrize("depth,kept", [(900, True), (1_100, False)])
 def test_deep_documents(depth, kept):
     nested = b'{"text":"","a":' + b"[" * depth + b"]" * depth + b"}"
