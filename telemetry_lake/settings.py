@@ -161,7 +161,7 @@ class DrainSettings(_Group):
 
     batch_max_bytes: PositiveInt = 512 * MIB
     batch_max_raw_objects: Annotated[int, Field(ge=1, le=1_000)] = 64
-    part_max_bytes: PositiveInt = 64 * MIB
+    part_max_bytes: PositiveInt = 128 * MIB
     """How much of a batch one task converts, in bytes of raw objects; one raw object may be larger."""
     receive_wait_seconds: Annotated[int, Field(ge=0, le=20)] = 2
     commit_max_attempts: PositiveInt = 20
