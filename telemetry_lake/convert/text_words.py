@@ -8,7 +8,6 @@ operations and none. Texts have `PADDING_BYTES` behind their end, because words 
 from typing import Any, Final
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
@@ -43,7 +42,7 @@ def _word_at(_typing: Any, text: Any, at: Any) -> Any:
         of_type = make_array(signature.args[0])  # type: ignore[no-untyped-call]
         array = of_type(context, builder, arguments[0])
         first = builder.gep(array.data, [arguments[1]])
-        word = builder.load(builder.bitcast(first, ir.IntType(64).as_pointer()))
+        word = builder.load(builder.bitcast(first, context.get_value_type(types.uint64).as_pointer()))
         word.align = 1
         return word
 
@@ -51,8 +50,8 @@ def _word_at(_typing: Any, text: Any, at: Any) -> Any:
 
 
 def _trailing_zeros(_typing: Any, number: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, False))
 
     return types.uint64(number), generate
 
