@@ -193,13 +193,15 @@ def _create(catalog: Catalog, definition: TableDefinition) -> None:
             for column in metadata.sorted_by
         )
     )
+    properties = _properties(definition, schema)
     catalog.create_table(
-        definition.name, schema, partition_spec=spec, sort_order=order, properties=_properties(definition)
+        definition.name, schema, partition_spec=spec, sort_order=order, properties=properties
     )
 
 
 def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
-    schema, properties = iceberg_schema(definition), _properties(definition)
+    schema = iceberg_schema(definition)
+    properties = _properties(definition, schema)
     for attempt in Retrying(
         retry=retry_if_exception_type(CommitFailedException),
         stop=stop_after_attempt(UPDATE_MAX_ATTEMPTS),
@@ -222,17 +224,16 @@ def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
                 ) from error
 
 
-def _properties(definition: TableDefinition) -> dict[str, str]:
+def _properties(definition: TableDefinition, schema: Schema) -> dict[str, str]:
     return {
         "comment": definition.metadata.description.strip(),
-        **_no_metrics_of_parts(definition),
+        **_no_metrics_of_parts(schema),
         **definition.metadata.properties,
     }
 
 
-def _no_metrics_of_parts(definition: TableDefinition) -> dict[str, str]:
+def _no_metrics_of_parts(schema: Schema) -> dict[str, str]:
     """Keeps out of manifests what nobody asks them for: metrics of what is inside lists, maps and structs."""
-    schema = iceberg_schema(definition)
     return {
         f"{TableProperties.METRICS_MODE_COLUMN_CONF_PREFIX}.{name}": "none"
         for number, name in index_name_by_id(schema).items()

@@ -175,7 +175,7 @@ class HistogramColumn:
         if definitions is not None:
             expected = self._expected_by(definitions)
             while (
-                undefined := parser.settle(mark.rows, expected, self._out, self._places, self._put_back)
+                undefined := parser.settle(mark.rows, expected, self._out, self._containers, self._put_back)
             ) < 0:
                 if undefined == -parser.UNUSUAL:
                     return None
@@ -511,7 +511,7 @@ def compile_parser() -> None:
         mark.rows,
         np.full(RANGES_MAX_COUNT, parser.ANY_RANGE),
         column._out,
-        column._places,
+        column._containers,
         column._put_back,
     )
     column.end_ping()

@@ -669,13 +669,13 @@ def _container(
 @compiled
 def _remember(
     text: Text, start: Position, of: Integer, ranges: Array, range_texts: Text, totals: Array
-) -> Integer:
-    """Remember how the histogram at `start` says that its range is number `of`; how many bytes that is."""
+) -> None:
+    """Remember how the histogram at `start` says that its range is number `of`, unless that is too long."""
     head = np.uint64(totals[HEAD_END]) - start
     tail_start = np.uint64(totals[TAIL_START])
     tail = np.uint64(totals[VALUES_START]) - tail_start
     if head + tail > np.uint64(RANGE_TEXT_BYTES):
-        return _0
+        return
     place = np.uint64(of) * np.uint64(RANGE_TEXT_BYTES)
     for index in range(head):
         range_texts[place + index] = text[start + index]
@@ -683,7 +683,6 @@ def _remember(
         range_texts[place + head + index] = text[tail_start + index]
     ranges[of, HEAD_LENGTH] = head
     ranges[of, TAIL_LENGTH] = tail
-    return head + tail
 
 
 @compiled
@@ -918,14 +917,13 @@ BACK_COLUMNS: Final = 7
 
 
 @compiled
-def settle(first: Integer, expected: Array, out: Arrays, places: Arrays, put_back: Array) -> Integer:
+def settle(first: Integer, expected: Array, out: Arrays, containers: Array, put_back: Array) -> Integer:
     """Compare the histograms from row `first` on with what `expected` says about their labels.
 
     Those that are undefined are taken out and listed in `put_back`. Gives their number, or minus what is
     the matter: NEW_RANGES when a label has yet to be looked up.
     """
     histograms, limits, sums, buckets, counts, _, _, totals, sources = out
-    containers = places[0]
     end = totals[HISTOGRAMS]
     undefined = 0
     row = end

@@ -264,7 +264,7 @@ def _dictionary_columns(schema: pa.Schema) -> list[str]:
 
 
 def _whole_columns(schema: pa.Schema) -> list[str]:
-    """The columns with statistics: nobody skips rows by what is inside lists and maps.
+    """The columns with statistics: nobody skips rows by what is inside lists, maps and structs.
 
     The tables' properties say the same to those who read statistics.
     """
