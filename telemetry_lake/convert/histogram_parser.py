@@ -157,7 +157,6 @@ _EXACT_INTEGERS = np.uint64(2**53)
 _54_BITS = np.uint64(2**54)
 _FRACTION_MAX_DIGITS = np.uint64(FRACTION_MAX_DIGITS)
 _DIGIT_ZERO = np.uint64(48)
-_TEN = np.uint64(10)
 _PADDING = np.uint64(PADDING_BYTES)
 _HASH_BASIS = np.uint64(14695981039346656037)
 _HASH_PRIME = np.uint64(1099511628211)
@@ -248,27 +247,6 @@ def _past_value(text: Text, at: Position, totals: Array) -> Position:
 
 
 @compiled
-def _whole_number(text: Text, at: Position) -> tuple[Position, Position]:
-    """A number of at most ten digits without sign, fraction and leading zeros, and its end; end 0 if none."""
-    start = at
-    digits = digits_at(text, at)
-    count = digit_count(digits)
-    if count == _0 or (text[at] == _ZERO and count > _1):
-        return _0, _0
-    value = number_of(digits, count)
-    at += count
-    if count == _WORD_DIGITS:
-        digit = np.uint64(text[at]) - _DIGIT_ZERO
-        while digit <= _9:
-            value = value * _TEN + digit
-            at += _1
-            digit = np.uint64(text[at]) - _DIGIT_ZERO
-        if at - start > _TEN_DIGITS:
-            return _0, _0
-    return value, at
-
-
-@compiled
 def _more_digits(
     text: Text, at: Position, number: Position, powers_of_ten: Array
 ) -> tuple[Position, Position]:
@@ -282,6 +260,23 @@ def _more_digits(
         at += count
         if count < _WORD_DIGITS:
             return number, at
+
+
+@compiled
+def _whole_number(text: Text, at: Position) -> tuple[Position, Position]:
+    """A number of at most ten digits without sign, fraction and leading zeros, and its end; end 0 if none."""
+    start = at
+    digits = digits_at(text, at)
+    count = digit_count(digits)
+    if count == _0 or (text[at] == _ZERO and count > _1):
+        return _0, _0
+    value = number_of(digits, count)
+    at += count
+    if count == _WORD_DIGITS:
+        value, at = _more_digits(text, at, value, POWERS_OF_TEN)
+        if at - start > _TEN_DIGITS:
+            return _0, _0
+    return value, at
 
 
 @compiled
