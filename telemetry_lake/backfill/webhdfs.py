@@ -3,8 +3,9 @@
 The name node answers questions about files and says which data node reads one; that data node checks every
 512 bytes against their checksum, and takes another replica where one is bad or gone. Where it finds none it
 drops the connection in the middle of an answer that began with status 200, and the whole packet of 64 KiB
-around the bad bytes is missing. So whatever breaks off is asked for again from there, from another data node
-where there is one, and what still breaks off is narrowed down to the bad bytes.
+around the bad bytes is missing; in front of a block that is gone, what it had not sent of the block before.
+So whatever breaks off is asked for again from there to the end of the block, from another data node where
+there is one, and what still breaks off is narrowed down to the bad bytes.
 """
 
 import time
@@ -134,11 +135,14 @@ class WebHdfs:
         failures = 0
         while start < end:
             try:
-                for chunk in self._stream(path, start, end):
+                stop = min(self._block(path, start)[1], end) if failures else end
+                for chunk in self._stream(path, start, stop):
                     failures = 0
                     start += len(chunk)
                     yield chunk
-                return
+                if start < stop:
+                    return
+                continue
             except _NotThere:
                 return
             except (_NotAnswering, _Refused) as error:
@@ -170,9 +174,8 @@ class WebHdfs:
         to. So a question behind the last bad byte is answered, one in front of it is not, and what lies in
         front of it comes with a question whose first packet ends there.
         """
-        block_bytes = self._ask(path, op="GETFILESTATUS")["FileStatus"]["blockSize"]
-        block_start = start - start % block_bytes
-        last = min(block_start + block_bytes, end)
+        block_start, block_end = self._block(path, start)
+        last = min(block_end, end)
         bad, good = start - start % CHECKSUM_CHUNK_BYTES, last
         step = CHECKSUM_CHUNK_BYTES
         while (at := bad + step) < last:
@@ -191,6 +194,12 @@ class WebHdfs:
         if start < bad and bad - PACKET_BYTES >= block_start:
             front = (self._try(path, bad - PACKET_BYTES, bad) or b"")[start - bad :]
         return front, good
+
+    def _block(self, path: str, at: int) -> tuple[int, int]:
+        """Where the block with the byte `at` starts and ends, in a file that has this byte."""
+        block_bytes = self._ask(path, op="GETFILESTATUS")["FileStatus"]["blockSize"]
+        block_start = at - at % block_bytes
+        return block_start, block_start + block_bytes
 
     def _can_read(self, path: str, at: int) -> bool:
         return self._try(path, at, at + 1) is not None

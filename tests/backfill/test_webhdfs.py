@@ -2,7 +2,7 @@
 
 import gzip
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -17,7 +17,7 @@ from telemetry_lake.backfill.source import (
     split_points,
 )
 from telemetry_lake.backfill.storage import Gap
-from telemetry_lake.backfill.webhdfs import CHECKSUM_CHUNK_BYTES, WebHdfs
+from telemetry_lake.backfill.webhdfs import CHECKSUM_CHUNK_BYTES, PACKET_BYTES, WebHdfs
 from telemetry_lake.failures import RetriableError
 from telemetry_lake.settings import SourceFormat, SourceSettings
 from tests.backfill.conftest import HadoopFiles, format_of, listed, problems_of, records_of
@@ -249,6 +249,33 @@ def test_lines_behind_a_first_block_that_is_gone_are_read(hdfs: Hdfs, hdfs_direc
     assert f"the {second_line} bytes from 0 to {second_line} are lost" in first.message
     in_units = [one for ends in split_points(file, 700_000) for one in read_records(source, file, *ends)]
     assert in_units == found
+
+
+def test_a_block_that_is_gone_takes_nothing_of_the_one_in_front_along(hdfs: Hdfs, hdfs_directory):
+    path = f"{hdfs_directory}/part-00000"
+    content = numbered_lines(UUID)
+    hdfs.write_apart(path, content, apart=(0, 1))
+    lost_blocks = lose_block(hdfs, path, 1, meanwhile=lambda: None)
+    files = WebHdfs(source_of(hdfs, hdfs_directory))
+    for in_front_bytes in (1, CHECKSUM_CHUNK_BYTES, PACKET_BYTES, 300_000):
+        start = BLOCK_BYTES - in_front_bytes
+        first, *others = _joined(files.read("part-00000", start, len(content)))
+        assert first == content[start:BLOCK_BYTES]
+        gap = others[0]
+        assert isinstance(gap, Gap)
+        assert (gap.start, gap.end) == (BLOCK_BYTES, 2 * BLOCK_BYTES)
+        assert len(others) == (1 if 2 in lost_blocks else 2)
+
+
+def _joined(stretches: Iterable[bytes | Gap]) -> list[bytes | Gap]:
+    """The same with one stretch of bytes between gaps."""
+    found: list[bytes | Gap] = []
+    for stretch in stretches:
+        if isinstance(stretch, bytes) and found and isinstance(found[-1], bytes):
+            found[-1] += stretch
+        else:
+            found.append(stretch)
+    return found
 
 
 @pytest.mark.parametrize(
