@@ -1,4 +1,4 @@
-"""S3 or SQS is away for a minute: clients notice nothing, and everything arrives once."""
+"""S3 or SQS is away for a while: clients notice nothing, and everything arrives once."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ from tests.ingest.hammers import assert_nothing_lost_or_doubled, wait_until_ship
 from tests.ingest.running_node import RunningNode
 from tests.stack_fixture import EmbeddedS3, EmbeddedSqs, Lake, wait_until
 
-OUTAGE_SECONDS: Final = 60
+OUTAGE_SECONDS: Final = 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "service, errors", [("embedded_s3", "upload_errors_total"), ("embedded_sqs", "queue_errors_total")]
 )
-def test_a_service_is_away_for_a_minute(
+def test_a_service_is_away_for_a_while(
     lake: Lake,
     new_node: Callable[..., RunningNode],
     hammers,
@@ -43,8 +43,8 @@ def test_a_service_is_away_for_a_minute(
         os.kill(shipper, signal.SIGKILL)
         wait_until(
             lambda: node.metrics()["oldest_segment_age_seconds"] >= OUTAGE_SECONDS,
-            deadline_seconds=2 * OUTAGE_SECONDS,
-            what="a minute of outage",
+            deadline_seconds=6 * OUTAGE_SECONDS,
+            what="the outage has lasted long enough",
         )
         assert node.get("/__heartbeat__").status == 200
         hammer.wait_for_more(50)
