@@ -124,7 +124,7 @@ def test_the_watcher_restarts_what_lives_and_does_not_answer(layout: Layout, sle
 
     def say(text: str) -> None:
         said.append(text)
-        sick.unlink()
+        sick.unlink(missing_ok=True)
 
     watcher = threading.Thread(target=watch, args=(layout, [program], say), kwargs={"interval_seconds": 0.05})
     watcher.start()
@@ -135,7 +135,6 @@ def test_the_watcher_restarts_what_lives_and_does_not_answer(layout: Layout, sle
     )
     assert said == ["sleeper is restarted: 503"]
 
-    sick.touch()  # for the watcher's last words to remove
     take_down(layout, quiet)
     watcher.join(DEADLINE_SECONDS)
     assert not watcher.is_alive(), "it ends with supervisord"
