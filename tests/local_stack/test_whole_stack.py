@@ -1,5 +1,6 @@
 """Everything at once, Airflow included: it starts, listens on loopback only, comes back, and goes."""
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -43,12 +44,8 @@ def test_the_whole_stack_starts_survives_and_goes(stack: DrivenStack) -> None:
     refused = httpx.post(f"{airflow}/auth/token", json={"username": ADMIN, "password": "admin"})
     assert refused.status_code == httpx.codes.UNAUTHORIZED
 
-    listening = {
-        connection.laddr[0]
-        for process in find(stack.layout.root)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = {address for process in find(stack.layout.root) for address in _listens_on(process)}
+    assert LOOPBACK in listening
     assert listening <= {LOOPBACK, f"::ffff:{LOOPBACK}"}
 
     scheduler = stack.pid(SCHEDULER)
@@ -64,6 +61,14 @@ def test_the_whole_stack_starts_survives_and_goes(stack: DrivenStack) -> None:
         deadline_seconds=DEADLINE_SECONDS,
         what="everything is healthy again",
     )
+
+
+def _listens_on(process: psutil.Process) -> set[str]:
+    """The addresses; none of a process that has ended since it was found, as those of tasks do."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        connections = process.net_connections("inet")
+        return {each.laddr[0] for each in connections if each.status == psutil.CONN_LISTEN}
+    return set()
 
 
 def _is_healthy(stack: DrivenStack) -> bool:
