@@ -213,8 +213,8 @@ class SourceSettings(_Group):
     connect_timeout_seconds: PositiveFloat = 10
     read_timeout_seconds: PositiveFloat = 90
     """A data node tries every replica, with pauses, before it gives up and says so."""
-    max_attempts: Annotated[int, Field(ge=2, le=20)] = 5
-    """How often in a row a read may fail without one byte of progress; the second one asks for less."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    """How often in a row a read may fail without one byte of progress."""
     retry_wait_seconds: PositiveFloat = 0.5
     """The pause after a first failed attempt; it doubles with each one that follows."""
     s3: AwsEndpoint = AwsEndpoint()

@@ -4,8 +4,8 @@ The name node answers questions about files and says which data node reads one; 
 512 bytes against their checksum, and takes another replica where one is bad or gone. Where it finds none it
 drops the connection in the middle of an answer that began with status 200, and the whole packet of 64 KiB
 around the bad bytes is missing; in front of a block that is gone, what it had not sent of the block before.
-So whatever breaks off is asked for again from there to the end of the block, from another data node where
-there is one, and what still breaks off is narrowed down to the bad bytes.
+So a question stays inside of one block, whatever breaks off is asked for again from there, from another data
+node where there is one, and what still breaks off is narrowed down to the bad bytes.
 """
 
 import time
@@ -135,7 +135,7 @@ class WebHdfs:
         failures = 0
         while start < end:
             try:
-                stop = min(self._block(path, start)[1], end) if failures else end
+                stop = min(self._block(path, start)[1], end)
                 for chunk in self._stream(path, start, stop):
                     failures = 0
                     start += len(chunk)
