@@ -197,7 +197,7 @@ def _bucket_sums(pings: "DataFrame", name: str, by: list[str]) -> "DataFrame":
     Behind them: bucket (its lower bound; null stands for histograms without any), samples; and pings, sum and
     without_sum, which add up to those of the group.
     """
-    from pyspark.sql.functions import arrays_zip, col, explode, greatest, lit, posexplode_outer, when
+    from pyspark.sql.functions import arrays_zip, col, explode, greatest, lit, posexplode_outer, split, when
     from pyspark.sql.functions import sum as sum_of
 
     # Numbered, so that a column of the caller's cannot have the name of one of ours.
@@ -214,7 +214,10 @@ def _bucket_sums(pings: "DataFrame", name: str, by: list[str]) -> "DataFrame":
             *groups,
             *(col(f"histogram.{part}").alias(part) for part in (*_NAMED, *_DEFINITION, "sum")),
             posexplode_outer(
-                arrays_zip(col("histogram.buckets").alias("bucket"), col("histogram.counts").alias("count"))
+                arrays_zip(
+                    split("histogram.buckets", ",").cast("array<int>").alias("bucket"),
+                    split("histogram.counts", ",").cast("array<bigint>").alias("count"),
+                )
             ).alias("position", "filled"),
         )
     )

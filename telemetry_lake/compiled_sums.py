@@ -202,12 +202,12 @@ def count_samples(
 ) -> None:
     """Add the histograms of pings to their rows, but for damaged ones.
 
-    `lists` are the buckets and counts of all histograms, each as where lists start and what is in them.
+    `lists` are where those of each histogram start, and all buckets and counts.
     `places` has room for each bucket of a histogram. `sums` are the pings, the sums and the counts of
     rows, the latter from `row_starts` on. Of the pings that `weighs` says, what they have to weigh is
     written to `text`.
     """
-    bucket_starts, buckets, count_starts, counts = lists
+    starts, buckets, counts = lists
     pings, sums_said, numbers = sums
     end = _0
     for ping in range(np.uint64(weighs.size)):
@@ -219,15 +219,14 @@ def count_samples(
             definition = np.uint64(definitions[histogram])
             first, last = np.uint64(bounds_starts[definition]), np.uint64(bounds_starts[definition + _1])
             # First the place of each bucket, so that a damaged histogram leaves no trace.
-            bucket_start = np.uint64(bucket_starts[histogram])
-            count_start = np.uint64(count_starts[histogram])
-            length = np.uint64(bucket_starts[histogram + _1]) - bucket_start
+            sample_start = np.uint64(starts[histogram])
+            length = np.uint64(starts[histogram + _1]) - sample_start
             filled = _0
             sound = True
             place = first
             for sample in range(length):
-                bucket = buckets[bucket_start + sample]
-                count = counts[count_start + sample]
+                bucket = buckets[sample_start + sample]
+                count = counts[sample_start + sample]
                 if place >= last or bounds[place] != bucket:
                     place = _place(bounds, first, last, bucket)
                 if place >= last or count < 0 or count > _COUNT_MAX:
@@ -248,7 +247,7 @@ def count_samples(
                 end = _put(text, end, definition)
                 end = _put(text, end, filled)
                 for sample in range(length):
-                    count = counts[count_start + sample]
+                    count = counts[sample_start + sample]
                     if count:
                         place = places[sample]
                         numbers[start + place] += count
@@ -256,7 +255,7 @@ def count_samples(
                         end = _put(text, end, np.uint64(count))
             elif filled:
                 for sample in range(length):
-                    numbers[start + places[sample]] += counts[count_start + sample]
+                    numbers[start + places[sample]] += counts[sample_start + sample]
         text_starts[ping + _1] = end
 
 

@@ -52,6 +52,7 @@ from telemetry_lake.columns import (
     NAMESPACE,
     NORMALIZED_OS,
 )
+from telemetry_lake.compiled_lists import read_lists
 from telemetry_lake.compiled_sums import (
     HISTOGRAM_MAX_BYTES,
     HISTOGRAM_MIN_BYTES,
@@ -85,8 +86,7 @@ DEFINED_BY: Final = ("process", "name", "key", "histogram_type", "bucket_count",
 READ: Final = (
     *(APP_BUILD_ID if column == BUILD_DATE else column for column in GROUPED_BY),
     CLIENT_ID,
-    *(f"{HISTOGRAMS}.list.element.{field}" for field in (*DEFINED_BY, "sum")),
-    *(f"{HISTOGRAMS}.list.element.{field}.list.element" for field in ("buckets", "counts")),
+    *(f"{HISTOGRAMS}.list.element.{field}" for field in (*DEFINED_BY, "buckets", "counts", "sum")),
 )
 """The columns of a Parquet file that are needed, as Parquet names them."""
 READ_AS_DICTIONARY: Final = tuple(
@@ -163,9 +163,9 @@ def count_histograms(pings: pa.Table) -> tuple[pa.Table, ClientPings]:
     has_client = np.asarray(pings.column(CLIENT_ID).combine_chunks().is_valid())
     lists: ArrowArray = pings.column(HISTOGRAMS).combine_chunks()
     histograms = lists.values
-    buckets, counts = histograms.field("buckets"), histograms.field("counts")
-    bucket_starts, count_starts = _numbers(buckets.offsets, np.int32), _numbers(counts.offsets, np.int32)
-    if not np.array_equal(np.diff(bucket_starts), np.diff(count_starts)):
+    sample_starts, buckets = read_lists(histograms.field("buckets"))
+    count_starts, counts = read_lists(histograms.field("counts"))
+    if not np.array_equal(sample_starts, count_starts):
         raise FatalError("a histogram has not as many counts as buckets: the conversion is wrong")
     definition, firsts = _definitions(histograms)
     known = {name: _plain(histograms.field(name).take(firsts)) for name in DEFINED_BY}
@@ -184,10 +184,7 @@ def count_histograms(pings: pa.Table) -> tuple[pa.Table, ClientPings]:
     row_group, row_definition = row_group[:rows], row_definition[:rows]
     starts = _starts(sizes[row_definition])
     having, said, numbers = np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.zeros(starts[-1], np.int64)
-    lengths = np.diff(bucket_starts)
-    text = np.empty(
-        HISTOGRAM_MAX_BYTES * len(histograms) + SAMPLE_MAX_BYTES * int(lengths.sum(dtype=np.int64)), np.uint8
-    )
+    text = np.empty(HISTOGRAM_MAX_BYTES * len(histograms) + SAMPLE_MAX_BYTES * len(buckets), np.uint8)
     text_starts = np.zeros(pings.num_rows + 1, np.int64)
     count_samples(
         ping_starts,
@@ -195,10 +192,10 @@ def count_histograms(pings: pa.Table) -> tuple[pa.Table, ClientPings]:
         definition,
         row,
         _numbers(histograms.field("sum"), np.float64),
-        (bucket_starts, _numbers(buckets.values, np.int32), count_starts, _numbers(counts.values, np.int64)),
+        (sample_starts, buckets, counts),
         _starts(sizes),
         np.concatenate([_no_bounds, *bounds]),
-        np.zeros(lengths.max(initial=0), np.uint64),
+        np.zeros(np.diff(sample_starts).max(initial=0), np.uint64),
         starts,
         (having, said, numbers),
         text,

@@ -10,8 +10,8 @@ WITH filled AS (
         normalized_channel AS channel,
         concat_ws(' ', histogram.bucket_count, 'to', histogram.range_high, 'type', histogram.histogram_type)
             AS definition,
-        unnest(histogram.buckets) AS bucket_from,
-        unnest(histogram.counts) AS samples
+        unnest(string_split(histogram.buckets, ',')::INTEGER[]) AS bucket_from,
+        unnest(string_split(histogram.counts, ',')::BIGINT[]) AS samples
     FROM (
         SELECT normalized_channel, unnest(histograms) AS histogram
         FROM stable.pings

@@ -8,8 +8,8 @@ WITH buckets AS (
     SELECT
         concat_ws(' ', histogram.bucket_count, 'to', histogram.range_high, 'type', histogram.histogram_type)
             AS definition,
-        unnest(histogram.buckets) AS bucket_from,
-        unnest(histogram.counts) AS samples
+        unnest(string_split(histogram.buckets, ',')::INTEGER[]) AS bucket_from,
+        unnest(string_split(histogram.counts, ',')::BIGINT[]) AS samples
     FROM (SELECT unnest(histograms) AS histogram FROM live.pings WHERE submission_date >= current_date - 1)
     WHERE histogram.name = 'GC_MS' AND histogram.process = 'parent' AND histogram.key IS NULL
 )

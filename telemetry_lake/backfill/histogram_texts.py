@@ -48,7 +48,7 @@ _DIGIT_ZERO = np.uint64(48)
 def histogram_texts(
     parameters: NDArray[np.int64],
     offsets: NDArray[np.int32],
-    buckets: NDArray[np.int32],
+    buckets: NDArray[np.int64],
     counts: NDArray[np.int64],
     sums: NDArray[np.float64],
 ) -> tuple[bytes, list[int], NDArray[np.bool_]]:

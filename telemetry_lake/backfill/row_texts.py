@@ -16,6 +16,7 @@ import pyarrow as pa
 from telemetry_lake import columns
 from telemetry_lake.backfill.digest import canonical_text
 from telemetry_lake.backfill.histogram_texts import SUMS_IN_ORDER, histogram_texts
+from telemetry_lake.compiled_lists import read_lists
 from telemetry_lake.convert.bucket_ranges import (
     RANGES_REMEMBERED,
     BucketRange,
@@ -74,14 +75,13 @@ class RowTexts:
     def _written(self) -> list[orjson.Fragment | None]:
         """The text of each histogram that is as usual."""
         histograms = self._histograms
-        lists: list[Any] = [histograms.column(name) for name in ("buckets", "counts")]
-        offsets, of_counts = ((of.offsets.to_numpy() - of.offsets[0].as_py()) for of in lists)
+        offsets, buckets = read_lists(histograms.column("buckets"))
+        of_counts, counts = read_lists(histograms.column("counts"))
         arrays = [histograms.column(name) for name in (*_PARAMETERS, *SUMS_IN_ORDER)]
         if not np.array_equal(offsets, of_counts) or any(array.null_count for array in arrays):
             return [None] * histograms.num_rows
         parameters = np.stack([array.to_numpy().astype(np.int64) for array in arrays[: len(_PARAMETERS)]], 1)
         sums = np.stack([array.to_numpy() for array in arrays[len(_PARAMETERS) :]], 1)
-        buckets, counts = (of.flatten().to_numpy() for of in lists)
         self._arrays = parameters, offsets, buckets, counts, sums
         text, ends, usual = histogram_texts(parameters, offsets, buckets, counts, sums)
         fragments: list[orjson.Fragment | None] = [

@@ -32,6 +32,16 @@ def of_texts(values: Sequence[str | None]) -> Array:
     return pa.Array.from_buffers(pa.string(), len(values), [_validity(values), *_offsets_and_data(encoded)])
 
 
+def of_filled_texts(ends: NDArray[np.int32], data: NDArray[np.uint8]) -> Array:
+    """Strings that follow each other in a copy of `data`, by where each ends; an empty one becomes null."""
+    offsets = np.zeros(len(ends) + 1, np.int32)
+    offsets[1:] = ends
+    filled = offsets[1:] > offsets[:-1]
+    validity = None if filled.all() else _buffer(np.packbits(filled, bitorder="little"))
+    text = data[: offsets[-1]].tobytes()
+    return pa.Array.from_buffers(pa.string(), len(ends), [validity, _buffer(offsets), pa.py_buffer(text)])
+
+
 def of_bytes(values: Sequence[bytes]) -> Array:
     """Byte strings, none of them null."""
     return pa.Array.from_buffers(pa.binary(), len(values), [None, *_offsets_and_data(values)])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from telemetry_lake import columns
 from telemetry_lake.convert import histogram_parser as parser
-from telemetry_lake.convert.arrays import Array, of_lists, of_numbers
+from telemetry_lake.convert.arrays import Array, of_filled_texts, of_lists, of_numbers
 from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, bucket_bounds
 from telemetry_lake.convert.document_text import parse_json
 from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
@@ -30,6 +30,7 @@ from telemetry_lake.convert.histograms import (
     source_of,
 )
 from telemetry_lake.convert.text_words import PADDING_BYTES
+from telemetry_lake.number_lists import list_text
 from telemetry_lake.tables import LIVE_PINGS, table_definition
 
 COLUMN_TYPE: Final = table_definition(LIVE_PINGS).arrow_schema().field(columns.HISTOGRAMS).type
@@ -46,7 +47,7 @@ EXPECTED_MAX_COUNT: Final = 64
 _PADDING: Final = bytes(PADDING_BYTES)
 _FIRST_ROWS: Final = 32_768 + 72
 """A power of two would put all columns of a row into one set of the processor's cache."""
-_FIRST_BUCKETS: Final = 262_144
+_FIRST_BUCKETS: Final = 16_384
 _FIRST_TEXT_BYTES: Final = 1_048_576
 _FIRST_PLACES: Final = 256
 _FIRST_PENDING: Final = 1_024
@@ -59,7 +60,8 @@ class Mark(NamedTuple):
     """How far the column is filled."""
 
     rows: int
-    buckets: int
+    bucket_bytes: int
+    count_bytes: int
     key_bytes: int
 
 
@@ -115,7 +117,8 @@ class HistogramColumn:
         self._limits = np.zeros((_FIRST_ROWS, parser.LIMIT_COLUMNS), np.int64, order="F")
         self._sums = np.zeros((_FIRST_ROWS, parser.SUMS), np.float64, order="F")
         self._buckets = np.zeros(_FIRST_BUCKETS, np.int32)
-        self._counts = np.zeros(_FIRST_BUCKETS, np.int64)
+        self._bucket_text = np.zeros(_FIRST_TEXT_BYTES, np.uint8)
+        self._count_text = np.zeros(_FIRST_TEXT_BYTES, np.uint8)
         self._keys = np.zeros(_FIRST_TEXT_BYTES, np.uint8)
         self._inexact = np.zeros((_FIRST_ROWS, parser.INEXACT_COLUMNS), np.int64)
         self._totals = np.zeros(parser.TOTALS, np.int64)
@@ -141,6 +144,7 @@ class HistogramColumn:
         """Fill in every histogram of `document`; None, and nothing, when it must go the slow way."""
         text = np.frombuffer(document + _PADDING, np.uint8)
         mark = self.mark()
+        self._make_room(mark, text.size)
         while True:
             status = parser.parse(text, self._labels, self._tables, self._out, self._places)
             if status == parser.FINE:
@@ -148,7 +152,7 @@ class HistogramColumn:
             if status == parser.UNUSUAL:
                 return None
             self._help(status)
-        rows, _, _, containers, empties, _, inexact, *_, long_numbers = self._totals.tolist()
+        rows, _, _, _, containers, empties, _, inexact, *_, long_numbers = self._totals.tolist()
         for row, field, start, end in self._inexact[:inexact].tolist():
             self._sums[row, field] = float(document[start:end])
         found, rest, rest_start = [], [], 0
@@ -207,11 +211,12 @@ class HistogramColumn:
         """Fill in rows one by one."""
         for row in rows:
             key = None if row.key is None else row.key.encode()
-            number, bucket, key_start = self.mark()
+            buckets, counts = ((list_text(numbers) or "").encode() for numbers in (row.buckets, row.counts))
+            mark = self.mark()
+            number, bucket_start, count_start, key_start = mark
             while number == len(self._histograms):
                 self._grow_rows()
-            while bucket + len(row.buckets) > len(self._buckets):
-                self._grow_buckets()
+            self._make_room(mark, max(len(buckets), len(counts)))
             while key is not None and key_start + len(key) > len(self._keys):
                 self._grow_places()
             target = self._histograms[number]
@@ -220,16 +225,16 @@ class HistogramColumn:
             target[parser.TYPE] = row.histogram_type
             target[parser.BUCKET_COUNT] = row.bucket_count
             self._limits[number] = row.range_low, row.range_high
-            end = bucket + len(row.buckets)
-            self._buckets[bucket:end] = row.buckets
-            self._counts[bucket:end] = row.counts
-            target[parser.BUCKETS_END] = end
+            buckets_end, counts_end = bucket_start + len(buckets), count_start + len(counts)
+            self._bucket_text[bucket_start:buckets_end] = np.frombuffer(buckets, np.uint8)
+            self._count_text[count_start:counts_end] = np.frombuffer(counts, np.uint8)
+            target[parser.BUCKETS_END], target[parser.COUNTS_END] = buckets_end, counts_end
             target[parser.KEY_START] = key_start
             target[parser.KEY_LENGTH] = parser.NO_KEY if key is None else len(key)
             if key:
                 self._keys[key_start : key_start + len(key)] = np.frombuffer(key, np.uint8)
             self._sums[number] = row[-parser.SUMS :]
-            self.roll_back(Mark(number + 1, end, key_start + len(key or b"")))
+            self.roll_back(Mark(number + 1, buckets_end, counts_end, key_start + len(key or b"")))
 
     def end_ping(self) -> None:
         """All rows so far belong to this ping and those before it."""
@@ -239,14 +244,12 @@ class HistogramColumn:
 
     def take(self) -> Array:
         """The column for the pings that were ended; afterwards it is empty."""
-        rows, buckets, _ = self.mark()
+        rows = self.mark().rows
         if (self._ping_ends[-1] if self._ping_ends else 0) != rows:
             raise AssertionError(f"{rows} histograms, of which {self._ping_ends[-1:]} belong to a ping")
         histograms = self._histograms[:rows]
         labels = self._label_array()
         limits = self._limits[:rows]
-        bucket_ends = histograms[:, parser.BUCKETS_END]
-        parts = {part.name: part.type for part in _STRUCT}
         fields = [
             labels.take(of_numbers(histograms[:, parser.PROCESS], pa.int32())),
             labels.take(of_numbers(histograms[:, parser.NAME], pa.int32())),
@@ -255,14 +258,14 @@ class HistogramColumn:
             of_numbers(histograms[:, parser.BUCKET_COUNT], pa.int32()),
             of_numbers(limits[:, parser.LOW], pa.int64()),
             of_numbers(limits[:, parser.HIGH], pa.int64()),
-            of_lists(bucket_ends, of_numbers(self._buckets[:buckets], pa.int32()), parts["buckets"]),
-            of_lists(bucket_ends, of_numbers(self._counts[:buckets], pa.int64()), parts["counts"]),
+            of_filled_texts(histograms[:, parser.BUCKETS_END], self._bucket_text),
+            of_filled_texts(histograms[:, parser.COUNTS_END], self._count_text),
             *(of_numbers(self._sums[:rows, column], pa.float64()) for column in range(parser.SUMS)),
         ]
         structs = pa.StructArray.from_arrays(fields, fields=list(_STRUCT))
         ping_ends = np.array(self._ping_ends, np.int32)
         self._ping_ends = []
-        self.roll_back(Mark(0, 0, 0))
+        self.roll_back(Mark(0, 0, 0, 0))
         if (
             self._label_count[0] > LABELS_MAX_COUNT
             or self._range_count > RANGES_MAX_COUNT
@@ -341,12 +344,13 @@ class HistogramColumn:
             self._histograms,
             self._limits,
             self._sums,
-            self._buckets,
-            self._counts,
+            self._bucket_text,
+            self._count_text,
             self._keys,
             self._inexact,
             self._totals,
             self._sources,
+            self._buckets,
         )
         self._places = (self._containers, self._empties, self._key_codes)
 
@@ -374,8 +378,6 @@ class HistogramColumn:
                     self._range_number(*pending)
             case parser.FULL_ROWS:
                 self._grow_rows()
-            case parser.FULL_BUCKETS:
-                self._grow_buckets()
             case parser.FULL_LABELS:
                 self._grow_labels()
             case _:
@@ -395,10 +397,15 @@ class HistogramColumn:
         self._inexact = _doubled(self._inexact)
         self._gather_arrays()
 
-    def _grow_buckets(self) -> None:
-        self._buckets = _doubled(self._buckets)
-        self._counts = _doubled(self._counts)
-        self._gather_arrays()
+    def _make_room(self, mark: Mark, text_bytes: int) -> None:
+        """Room behind `mark` for the buckets and counts of so much text, and what is overwritten there."""
+        while max(mark.bucket_bytes, mark.count_bytes) + text_bytes + PADDING_BYTES > len(
+            self._bucket_text
+        ) or text_bytes > parser.BUCKET_MIN_BYTES * len(self._buckets):
+            self._bucket_text = _doubled(self._bucket_text)
+            self._count_text = _doubled(self._count_text)
+            self._buckets = _doubled(self._buckets)
+            self._gather_arrays()
 
     def _grow_labels(self) -> None:
         """A table of twice the size with the same numbers; guesses are made anew."""

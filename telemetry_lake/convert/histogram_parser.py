@@ -33,8 +33,10 @@ from telemetry_lake.convert.text_words import (
     PADDING_BYTES,
     digit_count,
     digits_at,
+    leading_zeros,
     number_of,
     past_plain,
+    put_word,
     same_text,
     word_at,
 )
@@ -44,15 +46,14 @@ UNUSUAL: Final = 1
 NEW_RANGES: Final = 2
 """The document has ranges that are not in the table yet; they are listed, to be added."""
 FULL_ROWS: Final = 3
-FULL_BUCKETS: Final = 4
-FULL_LABELS: Final = 5
-FULL_PLACES: Final = 6
+FULL_LABELS: Final = 4
+FULL_PLACES: Final = 5
 """Some array is too small; it has to grow, and the document to be parsed again."""
 
 # Columns of the two arrays with one row for each histogram, of 32 and of 64 bits. What is written here is
 # not in the processor's cache, so it is as narrow as what is stored.
-NAME, PROCESS, TYPE, BUCKET_COUNT, BUCKETS_END, KEY_START, KEY_LENGTH = range(7)
-HISTOGRAM_COLUMNS: Final = 7
+NAME, PROCESS, TYPE, BUCKET_COUNT, BUCKETS_END, COUNTS_END, KEY_START, KEY_LENGTH = range(8)
+HISTOGRAM_COLUMNS: Final = 8
 LOW, HIGH = range(2)
 LIMIT_COLUMNS: Final = 2
 NO_KEY: Final = -1
@@ -96,14 +97,19 @@ RANGE_TEXT_BYTES: Final = 128
 INEXACT_ROW, INEXACT_FIELD, INEXACT_START, INEXACT_END = range(4)
 INEXACT_COLUMNS: Final = 4
 
-# What the array of totals counts; the first three go on from document to document.
-HISTOGRAMS, BUCKETS, KEY_BYTES, CONTAINERS, EMPTIES, PENDING_RANGES, INEXACT = range(7)
+# What the array of totals counts; the first four go on from document to document.
+HISTOGRAMS, BUCKET_BYTES, COUNT_BYTES, KEY_BYTES, CONTAINERS, EMPTIES, PENDING_RANGES, INEXACT = range(8)
 # Of the histogram that was read last, where its text can be remembered: where its sum is, if that comes
 # before its values, and where its values begin; else 0.
-HEAD_END, TAIL_START, VALUES_START = range(7, 10)
+HEAD_END, TAIL_START, VALUES_START = range(8, 11)
+# How many buckets it has.
+BUCKETS = 11
 # The document's first histogram, and how many of its other numbers have digits enough to be a large integer.
-FIRST, LONG_NUMBERS = range(10, 12)
-TOTALS: Final = 12
+FIRST, LONG_NUMBERS = range(12, 14)
+TOTALS: Final = 14
+
+BUCKET_MIN_BYTES: Final = 6
+"""A bucket in a document is at least `"0":1,`."""
 
 SUMS: Final = 5
 KEYS_MAX_COUNT: Final = 1_024
@@ -151,6 +157,7 @@ _2 = np.uint64(2)
 _9 = np.uint64(9)
 _WORD_DIGITS = np.uint64(8)
 _TEN_DIGITS = np.uint64(10)
+_SPARE_BITS = np.uint64(64 - 54)
 _NINETEEN_DIGITS = np.uint64(19)
 _NARROW_MAX = np.uint64(2**31 - 1)
 _EXACT_INTEGERS = np.uint64(2**53)
@@ -291,20 +298,21 @@ def _divided(mantissa: Position, fraction: Position, powers_of_ten: Array) -> tu
         return np.float64(mantissa) / np.float64(powers_of_ten[fraction]), True
     if fraction == _0 or fraction > _FRACTION_MAX_DIGITS:
         return 0.0, False
-    # Long division, bit by bit, until there are the 53 bits of a double and one to round by.
+    # Long division until there are the 53 bits of a double and one to round by, so many bits at a time as
+    # there is room for above the remainder.
     divisor = powers_of_ten[fraction]
     quotient = mantissa // divisor
     remainder = mantissa % divisor
     if quotient >= _54_BITS:
         return 0.0, False
     scale = 2.0
+    room = leading_zeros(divisor)
     while quotient < _EXACT_INTEGERS:
-        quotient <<= _1
-        remainder <<= _1
-        if remainder >= divisor:
-            remainder -= divisor
-            quotient |= _1
-        scale *= 0.5
+        bits = min(room, leading_zeros(quotient) - _SPARE_BITS)
+        remainder <<= bits
+        quotient = quotient << bits | remainder // divisor
+        remainder %= divisor
+        scale /= np.float64(_1 << bits)
     half = quotient & _1
     quotient >>= _1
     if half and (remainder or quotient & _1):
@@ -384,11 +392,13 @@ def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Array
 
     `text` ends with `PADDING_BYTES` zeros. Histograms are looked for in `histograms` and `keyedHistograms`
     of the document, of its `payload`, and of the members of `payload.processes`. Gives FINE, or what is the
-    matter; then the first totals are as before, whatever was written behind them.
+    matter; then the first totals are as before, whatever was written behind them. The texts of buckets and
+    counts must each have room for the whole document.
     """
     totals = out[7]
     histograms = totals[HISTOGRAMS]
-    buckets = totals[BUCKETS]
+    bucket_bytes = totals[BUCKET_BYTES]
+    count_bytes = totals[COUNT_BYTES]
     key_bytes = totals[KEY_BYTES]
     totals[CONTAINERS] = 0
     totals[EMPTIES] = 0
@@ -401,7 +411,8 @@ def parse(text: Text, labels: Arrays, tables: Arrays, out: Arrays, places: Array
         status = NEW_RANGES
     if status != FINE:
         totals[HISTOGRAMS] = histograms
-        totals[BUCKETS] = buckets
+        totals[BUCKET_BYTES] = bucket_bytes
+        totals[COUNT_BYTES] = count_bytes
         totals[KEY_BYTES] = key_bytes
     return status
 
@@ -588,7 +599,6 @@ def _container(
                 at = _past_space(text, at + _1)
                 continue
             row = totals[HISTOGRAMS]
-            first_bucket = totals[BUCKETS]
             text_start = at
             at, status = _histogram(text, at, last_ranges[label], tables, out)
             if status != FINE:
@@ -640,13 +650,13 @@ def _container(
                 last_ranges[label] = of
                 if totals[VALUES_START]:
                     _remember(text, text_start, of, ranges, range_texts, totals)
-                bucket_bounds = out[3]
+                buckets = out[9]
                 bound = np.uint64(ranges[of, BOUNDS_START])
                 last = np.uint64(ranges[of, BOUNDS_END])
                 if bound == last:
                     return _0, UNUSUAL
-                for index in range(np.uint64(first_bucket), np.uint64(totals[BUCKETS])):
-                    value = bucket_bounds[index]
+                for index in range(np.uint64(totals[BUCKETS])):
+                    value = buckets[index]
                     while bound < last and bounds[bound] < value:
                         bound += _1
                     if bound == last or bounds[bound] != value:
@@ -687,7 +697,7 @@ def _past_remembered(text: Text, at: Position, of: Integer, tables: Arrays, out:
     What is said before the values is noted then.
     """
     _, ranges, _, _, _, range_texts, _ = tables
-    histograms, limits, sums, _, _, _, _, totals, _ = out
+    histograms, limits, sums, _, _, _, _, totals, _, _ = out
     size = np.uint64(text.size)
     place = np.uint64(of) * np.uint64(RANGE_TEXT_BYTES)
     head = np.uint64(ranges[of, HEAD_LENGTH])
@@ -713,16 +723,31 @@ def _past_remembered(text: Text, at: Position, of: Integer, tables: Arrays, out:
     return at
 
 
+@compiled
+def _with_number(target: Text, end: Position, text: Text, start: Position, length: Position) -> Position:
+    """Put the number of up to ten digits at `start` behind `target`, and a comma; the new end.
+
+    What is behind the end, up to 16 bytes, is overwritten.
+    """
+    put_word(target, end, word_at(text, start))
+    if length > _WORD_DIGITS:
+        put_word(target, end + _WORD_DIGITS, word_at(text, start + _WORD_DIGITS))
+    end += length
+    target[end] = _COMMA
+    return end + _1
+
+
 @compiled_in_place
 def _histogram(
     text: Text, at: Position, of: Integer, tables: Arrays, out: Arrays
 ) -> tuple[Position, Integer]:
     """One histogram, from its brace; its end, and whether all is FINE. Number `of` is likely its range."""
     _, ranges, _, _, following_fields, _, powers_of_ten = tables
-    histograms, limits, sums, buckets, counts, _, inexact, totals, _ = out
+    histograms, limits, sums, bucket_text, count_text, _, inexact, totals, _, buckets = out
     row = totals[HISTOGRAMS]
-    bucket = np.uint64(totals[BUCKETS])
-    room = np.uint64(buckets.size)
+    bucket = _0
+    bucket_end = np.uint64(totals[BUCKET_BYTES])
+    count_end = np.uint64(totals[COUNT_BYTES])
     if row >= histograms.shape[0]:
         return _0, FULL_ROWS
     for index in range(SUMS):
@@ -780,13 +805,16 @@ def _histogram(
             below = np.int64(-1)
             if text[at] != _CLOSE:
                 while True:
-                    if bucket >= room or text[at] != _QUOTE:
-                        return _0, UNUSUAL if bucket < room else FULL_BUCKETS
-                    value, at = _whole_number(text, at + _1)
+                    if text[at] != _QUOTE:
+                        return _0, UNUSUAL
+                    start = at + _1
+                    value, at = _whole_number(text, start)
                     if at == _0 or text[at] != _QUOTE or np.int64(value) <= below or value > _NARROW_MAX:
                         return _0, UNUSUAL
                     below = np.int64(value)
                     buckets[bucket] = below
+                    bucket += _1
+                    bucket_end = _with_number(bucket_text, bucket_end, text, start, at - start)
                     at += _1
                     if text[at] != _COLON:
                         at = _past_space(text, at)
@@ -795,11 +823,11 @@ def _histogram(
                     at += _1
                     if text[at] <= _SPACE:
                         at = _past_space(text, at)
-                    value, at = _whole_number(text, at)
+                    start = at
+                    value, at = _whole_number(text, start)
                     if at == _0:
                         return _0, UNUSUAL
-                    counts[bucket] = np.int64(value)
-                    bucket += _1
+                    count_end = _with_number(count_text, count_end, text, start, at - start)
                     if text[at] <= _SPACE:
                         at = _past_space(text, at)
                     if text[at] == _COMMA:
@@ -810,6 +838,9 @@ def _histogram(
                         break
                     else:
                         return _0, UNUSUAL
+                # No comma behind the last ones.
+                bucket_end -= _1
+                count_end -= _1
             at += _1
         elif field == _RANGE_FIELD:
             if text[at] != _OPEN_LIST:
@@ -885,9 +916,12 @@ def _histogram(
             return _0, UNUSUAL
     if seen & _WITHOUT_SUMS != _WITHOUT_SUMS:
         return _0, UNUSUAL
-    histograms[row, BUCKETS_END] = np.int64(bucket)
+    histograms[row, BUCKETS_END] = np.int64(bucket_end)
+    histograms[row, COUNTS_END] = np.int64(count_end)
     totals[HISTOGRAMS] = row + 1
     totals[BUCKETS] = np.int64(bucket)
+    totals[BUCKET_BYTES] = np.int64(bucket_end)
+    totals[COUNT_BYTES] = np.int64(count_end)
     return at + _1, FINE
 
 
@@ -918,7 +952,7 @@ def settle(first: Integer, expected: Array, out: Arrays, containers: Array, put_
     Those that are undefined are taken out and listed in `put_back`. Gives their number, or minus what is
     the matter: NEW_RANGES when a label has yet to be looked up.
     """
-    histograms, limits, sums, buckets, counts, _, _, totals, sources = out
+    histograms, limits, sums, bucket_text, count_text, _, _, totals, sources, _ = out
     end = totals[HISTOGRAMS]
     undefined = 0
     row = end
@@ -936,10 +970,11 @@ def settle(first: Integer, expected: Array, out: Arrays, containers: Array, put_
     if undefined > put_back.shape[0]:
         return -FULL_PLACES
     place = 0
-    bucket = histograms[row - 1, BUCKETS_END] if row else 0
-    read_bucket = bucket
+    bucket = read_bucket = histograms[row - 1, BUCKETS_END] if row else 0
+    count = read_count = histograms[row - 1, COUNTS_END] if row else 0
     for read in range(row, end):
         bucket_end = histograms[read, BUCKETS_END]
+        count_end = histograms[read, COUNTS_END]
         if expected[histograms[read, NAME]] == UNDEFINED:
             source = sources[read - first]
             put_back[place, BACK_CONTAINER] = source[CONTAINER]
@@ -952,22 +987,41 @@ def settle(first: Integer, expected: Array, out: Arrays, containers: Array, put_
             containers[source[CONTAINER], READ_COUNT] -= 1
             place += 1
         else:
-            for index in range(bucket_end - read_bucket):
-                buckets[bucket + index] = buckets[read_bucket + index]
-                counts[bucket + index] = counts[read_bucket + index]
-            bucket += bucket_end - read_bucket
+            bucket = _moved(bucket_text, bucket, read_bucket, bucket_end)
+            count = _moved(count_text, count, read_count, count_end)
             for column in range(HISTOGRAM_COLUMNS):
                 histograms[row, column] = histograms[read, column]
             histograms[row, BUCKETS_END] = bucket
+            histograms[row, COUNTS_END] = count
             for column in range(LIMIT_COLUMNS):
                 limits[row, column] = limits[read, column]
             for column in range(SUMS):
                 sums[row, column] = sums[read, column]
             row += 1
         read_bucket = bucket_end
+        read_count = count_end
     totals[HISTOGRAMS] = row
-    totals[BUCKETS] = bucket
+    totals[BUCKET_BYTES] = bucket
+    totals[COUNT_BYTES] = count
     return undefined
+
+
+@compiled
+def _moved(text: Text, to: Integer, start: Integer, end: Integer) -> Integer:
+    """Move a stretch of `text` to a place not behind it; its new end.
+
+    What is between its new and its old end is overwritten.
+    """
+    target, source, until = np.uint64(to), np.uint64(start), np.uint64(end)
+    while source + _WORD_DIGITS <= until:
+        put_word(text, target, word_at(text, source))
+        target += _WORD_DIGITS
+        source += _WORD_DIGITS
+    while source < until:
+        text[target] = text[source]
+        target += _1
+        source += _1
+    return np.int64(target)
 
 
 @compiled

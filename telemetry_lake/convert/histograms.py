@@ -15,6 +15,7 @@ from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, buc
 from telemetry_lake.convert.document_schemas import HistogramPlaces
 from telemetry_lake.convert.histogram_definitions import HistogramDefinitions
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
+from telemetry_lake.number_lists import list_numbers
 
 PARENT_PROCESS: Final = "parent"
 SUM_FIELDS: Final = ("sum", "log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi")
@@ -33,7 +34,7 @@ Json = dict[str, object]
 
 
 class HistogramRow(NamedTuple):
-    """One element of the column `histograms`, in the order of its fields."""
+    """One element of the column `histograms`, in the order of its fields; lists are text there."""
 
     process: str
     name: str
@@ -304,7 +305,7 @@ def restored_histogram(row: Mapping[str, Any], leftover: object) -> object:
         "range": [row["range_low"], row["range_high"]],
         "bucket_count": row["bucket_count"],
         "histogram_type": row["histogram_type"],
-        "values": {str(bound): count for bound, count in zip(row["buckets"], row["counts"], strict=True)},
+        "values": {str(bound): count for bound, count in _samples(row)},
         **{field: value for field, value in sums.items() if value != ABSENT_SUM},
     }
     if isinstance(leftover, dict):
@@ -318,10 +319,14 @@ def restored_histogram(row: Mapping[str, Any], leftover: object) -> object:
 
 def dense_counts(row: Mapping[str, Any]) -> list[int]:
     """The count of every bucket of a histogram's row, zeros included, in the order of the buckets."""
-    by_bound = dict(zip(row["buckets"], row["counts"], strict=True))
+    by_bound = dict(_samples(row))
     kind = HistogramType(row["histogram_type"])
     bounds = bucket_bounds(BucketRange(kind, row["range_low"], row["range_high"], row["bucket_count"]))
     return [by_bound.get(bound, 0) for bound in bounds]
+
+
+def _samples(row: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
+    return zip(list_numbers(row["buckets"]), list_numbers(row["counts"]), strict=True)
 
 
 def _number(value: float) -> int | float:

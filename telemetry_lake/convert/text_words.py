@@ -49,6 +49,18 @@ def _word_at(_typing: Any, text: Any, at: Any) -> Any:
     return types.uint64(text, at), generate
 
 
+def _put_word(_typing: Any, text: Any, at: Any, _word: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        of_type = make_array(signature.args[0])  # type: ignore[no-untyped-call]
+        array = of_type(context, builder, arguments[0])
+        first = builder.gep(array.data, [arguments[1]])
+        pointer = builder.bitcast(first, context.get_value_type(types.uint64).as_pointer())
+        builder.store(arguments[2], pointer).align = 1
+        return context.get_dummy_value()
+
+    return types.void(text, at, types.uint64), generate
+
+
 def _trailing_zeros(_typing: Any, number: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], context.get_constant(types.boolean, False))
@@ -56,11 +68,22 @@ def _trailing_zeros(_typing: Any, number: Any) -> Any:
     return types.uint64(number), generate
 
 
-# numba has no way to say these two but the instructions themselves.
+def _leading_zeros(_typing: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], context.get_constant(types.boolean, False))
+
+    return types.uint64(number), generate
+
+
+# numba has no way to say these four but the instructions themselves.
 word_at: Any = intrinsic(_word_at)
 """The word of a text, an array of bytes, that begins at a position. Nobody checks that it is inside."""
+put_word: Any = intrinsic(_put_word)
+"""Write a word to a position of a text. Nobody checks that it is inside."""
 trailing_zeros: Any = intrinsic(_trailing_zeros)
 """How many of the lowest bits of an integer of 64 bits are zero; 64 when all are."""
+leading_zeros: Any = intrinsic(_leading_zeros)
+"""Likewise of its highest bits."""
 
 
 @compiled

@@ -1,7 +1,7 @@
 """The column `histograms` of some rows, from which one histogram can be taken without making the others."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from telemetry_lake.convert.histograms import (
     SUM_FIELDS,
     restored_histogram,
 )
+from telemetry_lake.number_lists import list_numbers
 
 RANGES_REMEMBERED: Final = 4_096
 Json = dict[str, Any]
@@ -39,10 +40,7 @@ class HistogramRows:
             fields[name].fill_null(0).to_numpy(zero_copy_only=False)
             for name in ("histogram_type", "range_low", "range_high", "bucket_count")
         ]
-        self._buckets_first = np.asarray(fields["buckets"].offsets, np.int64)
-        self._buckets = np.asarray(fields["buckets"].values)
-        self._counts_first = np.asarray(fields["counts"].offsets, np.int64)
-        self._counts = np.asarray(fields["counts"].values)
+        self._buckets, self._counts = fields["buckets"], fields["counts"]
         self._sums = [fields[name].to_numpy(zero_copy_only=False) for name in SUM_FIELDS]
         self._found: dict[tuple[str, str, str], dict[int, list[int]]] = {}
 
@@ -67,8 +65,7 @@ class HistogramRows:
         """A histogram as Mozilla's first server gave it: the count of every bucket, then the five sums."""
         positions = _positions(*[part.item(number) for part in self._ranges])
         dense: list[int | float] = [0] * len(positions)
-        buckets = self._buckets[self._buckets_first[number] : self._buckets_first[number + 1]].tolist()
-        counts = self._counts[self._counts_first[number] : self._counts_first[number + 1]].tolist()
+        buckets, counts = (list_numbers(lists[number].as_py()) for lists in (self._buckets, self._counts))
         for bucket, count in zip(buckets, counts, strict=True):
             dense[positions[bucket]] = count
         if (
@@ -88,9 +85,10 @@ class HistogramRows:
         chosen = self._in_container(slice(first, last), PLAIN, PARENT_PROCESS).tolist()
         names = self._name_codes[first:last].tolist()
         ranges = zip(*(part[first:last].tolist() for part in self._ranges), strict=True)
-        ends = self._buckets_first[first : last + 1].tolist()
-        buckets = self._buckets[ends[0] : ends[-1]].tolist()
-        counts = self._counts[ends[0] : ends[-1]].tolist()
+        firsts, all_buckets, all_counts = self._samples
+        ends = firsts[first : last + 1].tolist()
+        buckets = all_buckets[ends[0] : ends[-1]].tolist()
+        counts = all_counts[ends[0] : ends[-1]].tolist()
         sums = zip(*(_numbers(sums[first:last]) for sums in self._sums), strict=True)
         found: Json = {}
         start = 0
@@ -114,8 +112,8 @@ class HistogramRows:
             "range_low": low,
             "range_high": high,
             "bucket_count": bucket_count,
-            "buckets": self._buckets[self._buckets_first[number] : self._buckets_first[number + 1]].tolist(),
-            "counts": self._counts[self._counts_first[number] : self._counts_first[number + 1]].tolist(),
+            "buckets": self._buckets[number].as_py(),
+            "counts": self._counts[number].as_py(),
             **{field: float(sums[number]) for field, sums in zip(SUM_FIELDS, self._sums, strict=True)},
         }
         return restored_histogram(row, leftover)
@@ -123,6 +121,16 @@ class HistogramRows:
     def key(self, number: int) -> str:
         """The key of a keyed histogram."""
         return cast("str", self._keys[number].as_py())
+
+    @cached_property
+    def _samples(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """Where those of each histogram begin, and all buckets and counts."""
+        # Loading numba takes a second, which is of use only to who asks for all histograms of a ping.
+        from telemetry_lake.compiled_lists import read_lists
+
+        first, buckets = read_lists(self._buckets)
+        _, counts = read_lists(self._counts)
+        return first, buckets, counts
 
     def _find(self, kind: str, process: str, name: str) -> dict[int, list[int]]:
         """One name in all pings of the batch at once, because the next ping will be asked for it, too."""

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.realistic_pings import real_ping
 from telemetry_lake.convert import Converter, restore_document
 from telemetry_lake.convert.histograms import dense_counts
+from telemetry_lake.number_lists import list_numbers
 from tests.convert.ping_builders import (
     DOCUMENT_ID,
     RAW_KEY,
@@ -76,7 +77,7 @@ def test_real_ping_of_a_firefox_23():
         "raw_object_position": 0,
     }
     assert len(histograms) == 326
-    assert sum(len(one["buckets"]) for one in histograms) == 2_831
+    assert sum(len(list_numbers(one["buckets"])) for one in histograms) == 2_831
     assert histograms[3] == {
         "process": "parent",
         "name": "CACHE_DEVICE_SEARCH_2",
@@ -85,8 +86,8 @@ def test_real_ping_of_a_firefox_23():
         "bucket_count": 50,
         "range_low": 1,
         "range_high": 10_000,
-        "buckets": [0, 14, 20, 29, 34],
-        "counts": [5_523, 22, 1, 5, 0],
+        "buckets": "0,14,20,29,34",
+        "counts": "5523,22,1,5,0",
         "sum": 523.0,
         "log_sum": 82.3832015991211,
         "log_sum_squares": 244.2482485671876,
@@ -147,7 +148,7 @@ def test_version_2_has_its_dense_histograms_taken_apart():
     document["ver"] = 2
     row = live_row(telemetry_path("saved-session"), document)
     found = histogram(row, "STARTUP_CRASH_DETECTED")
-    assert (found["buckets"], found["counts"], found["sum_squares_lo"]) == ([0], [1], 5)
+    assert (found["buckets"], found["counts"], found["sum_squares_lo"]) == ("0", "1", 5)
     assert [*dense_counts(found), *(found[name] for name in SUMS)] == dense
     assert row["unknown_histograms"] == 1
     assert restore_document(row) == document
@@ -220,11 +221,11 @@ def test_unified_pings_with_measurements(document_type):
         (one["process"], one["name"], one["key"], one["buckets"], one["counts"], one["sum"])
         for one in row["histograms"]
     ] == [
-        ("parent", "GC_MS", None, [0, 4, 10], [1, 2, 0], 9.0),
-        ("parent", "SEARCH_COUNTS", "google.urlbar", [1], [3], 3.0),
-        ("parent", "SEARCH_COUNTS", "ddg", [], [], 0.0),
-        ("content", "GC_MS", None, [7], [5], 35.0),
-        ("content", "K", "é", [1], [1], -1.0),
+        ("parent", "GC_MS", None, "0,4,10", "1,2,0", 9.0),
+        ("parent", "SEARCH_COUNTS", "google.urlbar", "1", "3", 3.0),
+        ("parent", "SEARCH_COUNTS", "ddg", None, None, 0.0),
+        ("content", "GC_MS", None, "7", "5", 35.0),
+        ("content", "K", "é", "1", "1", -1.0),
     ]
     assert dense_counts(histogram(row, "GC_MS")) == [1, 0, 2, 0, 0]
     assert row["client_id"] == "5BF8DD85-7F2E-4CF9-8BB7-6CDFB3A6C8DA"

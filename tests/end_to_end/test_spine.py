@@ -29,6 +29,7 @@ from local_stack.airflow import ADMIN
 from telemetry_lake import columns
 from telemetry_lake.convert import restore_document
 from telemetry_lake.failures import ErrorType
+from telemetry_lake.number_lists import list_numbers
 from telemetry_lake.query import open_lake
 from telemetry_lake.settings import PROJECT_ROOT
 from tests.end_to_end import glean_client
@@ -245,7 +246,8 @@ def _assert_firefox(sent: Sent, row: dict[str, Any]) -> None:
         histogram = sent.document["histograms"][name]
         assert histograms[name]["sum"] == histogram["sum"]
         filled = {bucket: count for bucket, count in histogram["values"].items() if count}
-        stored = dict(zip(map(str, histograms[name]["buckets"]), histograms[name]["counts"], strict=True))
+        buckets, counts = (list_numbers(histograms[name][field]) for field in ("buckets", "counts"))
+        stored = dict(zip(map(str, buckets), counts, strict=True))
         assert {bucket: count for bucket, count in stored.items() if count} == filled
 
 

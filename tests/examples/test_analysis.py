@@ -25,6 +25,7 @@ from telemetry_lake.analysis import (
 )
 from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType
 from telemetry_lake.failures import FatalError
+from telemetry_lake.number_lists import list_text
 from telemetry_lake.tables import LIVE_PINGS, STABLE_PINGS
 from tests.query.sample_rows import sample_rows
 
@@ -46,8 +47,8 @@ def histogram(name: str, counts: dict[int, int], of: BucketRange = TO_TEN, **mor
         "bucket_count": of.bucket_count,
         "range_low": of.low,
         "range_high": of.high,
-        "buckets": list(counts),
-        "counts": list(counts.values()),
+        "buckets": list_text(counts),
+        "counts": list_text(counts.values()),
         "sum": float(sum(bound * count for bound, count in counts.items())),
         **dict.fromkeys(("log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi"), -1.0),
         **more,

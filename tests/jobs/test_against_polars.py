@@ -18,6 +18,7 @@ from jobs.histogram_aggregates import HISTOGRAM_AGGREGATES, histogram_aggregates
 from jobs.ping_volumes import ping_volumes
 from jobs.stable_pings import stable_pings
 from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, bucket_bounds
+from telemetry_lake.number_lists import list_text
 from telemetry_lake.settings import Settings
 from telemetry_lake.tables import LIVE_PINGS, STABLE_PINGS
 from tests.query.sample_rows import sample_rows
@@ -80,8 +81,8 @@ def histograms(chance: random.Random) -> Iterator[dict[str, Any]]:
             "bucket_count": size,
             "range_low": low,
             "range_high": high,
-            "buckets": buckets,
-            "counts": [chance.choice([0, 1, 3, 1000, 2**31 - 1]) for _ in buckets],
+            "buckets": list_text(buckets),
+            "counts": list_text(chance.choice([0, 1, 3, 1000, 2**31 - 1]) for _ in buckets),
             "sum": chance.choice([-1.0, 0.5, 7.0, 2.0**44]),
             **dict.fromkeys(("log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi"), -1.0),
         }
@@ -136,7 +137,9 @@ def expected_aggregates(stable: pl.DataFrame) -> pl.DataFrame:
         pings=pl.len(),
         sum=pl.col("sum").filter((pl.col("sum") >= 0) & (pl.col("sum") % 1 == 0)).cast(pl.Int64).sum(),
     )
-    each = samples.explode("buckets", "counts", empty_as_null=True).filter(pl.col("counts") > 0)
+    split = pl.col("buckets", "counts").str.split(",").cast(pl.List(pl.Int64))
+    each = samples.with_columns(split).explode("buckets", "counts", empty_as_null=True)
+    each = each.filter(pl.col("counts") > 0)
     counts = each.group_by(*grain, "buckets").agg(counts=pl.col("counts").sum())
     of_clients = (
         each.filter(pl.col("client_id").is_not_null())
@@ -161,7 +164,7 @@ def expected_aggregates(stable: pl.DataFrame) -> pl.DataFrame:
                         )
                     )
                 ),
-                return_dtype=pl.List(pl.Int32),
+                return_dtype=pl.List(pl.Int64),
             )
         )
     )

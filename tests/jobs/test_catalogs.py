@@ -22,8 +22,8 @@ HISTOGRAM = {
     "bucket_count": 3,
     "range_low": 0,
     "range_high": 2**30,
-    "buckets": [0, 1, 2**30],
-    "counts": [2**30, 0, 1],
+    "buckets": "0,1,1073741824",
+    "counts": "1073741824,0,1",
     "sum": 1.5,
     "log_sum": -1.0,
     "log_sum_squares": -1.0,
@@ -38,7 +38,7 @@ WRITTEN = {
     "client_id": None,
     "sample_id": 99,
     "headers": [("user-agent", "größer"), ("x-debug-id", "")],
-    "histograms": [HISTOGRAM, {**HISTOGRAM, "key": None, "buckets": [], "counts": []}],
+    "histograms": [HISTOGRAM, {**HISTOGRAM, "key": None, "buckets": None, "counts": None}],
     "document": '{"a":"\\u0000 \U0001f98a"}',
 }
 

@@ -149,8 +149,8 @@ def histogram(**changed: Any) -> dict[str, Any]:
         "process": "parent",
         "name": "GC_MS",
         "key": None,
-        "buckets": [0, 10],
-        "counts": [1, 2],
+        "buckets": "0,10",
+        "counts": "1,2",
         **of_range,
         **sums,
         **changed,
@@ -160,9 +160,9 @@ def histogram(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"buckets": [0, 5]},
-        {"counts": [1, -1]},
-        {"counts": [1, 2**31]},
+        {"buckets": "0,5"},
+        {"counts": "1,-1"},
+        {"counts": f"1,{2**31}"},
         {"histogram_type": None},
         {"histogram_type": 17},
         {"bucket_count": 1},
@@ -184,7 +184,7 @@ def test_pings_without_histograms_give_no_rows():
 
 
 def test_a_histogram_with_too_few_counts_is_our_mistake():
-    rows = [{"histograms": [histogram(counts=[1])]}]
+    rows = [{"histograms": [histogram(counts="1")]}]
     with pytest.raises(FatalError, match="as many counts as buckets"):
         summed(with_build_date(sample_rows(LIVE_PINGS, rows)))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from telemetry_lake.catalog import create_tables, load_lake_catalog
+from telemetry_lake.number_lists import list_text
 from telemetry_lake.query import Lake, open_lake
 from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY, STABLE_PINGS
 from tests.query.sample_rows import sample_rows
@@ -29,7 +30,7 @@ BUCKETS_TO_100 = {"histogram_type": 0, "bucket_count": 4, "range_low": 1, "range
 
 def histogram(name: str, counts: dict[int, int], **more: Any) -> Row:
     sums = dict.fromkeys(("sum", "log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi"), -1.0)
-    buckets = {"buckets": list(counts), "counts": list(counts.values())}
+    buckets = {"buckets": list_text(counts), "counts": list_text(counts.values())}
     return {"process": "parent", "name": name, **BUCKETS_TO_10, **buckets, **sums, **more}
 
 

@@ -1,0 +1,65 @@
+"""Lists of numbers as text (`number_lists`), read by compiled code (numba): all of a column at once."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telemetry_lake.compiled import Array, Integer, Text, compiled
+from telemetry_lake.failures import FatalError
+
+_0 = np.uint64(0)
+_1 = np.uint64(1)
+_9 = np.uint64(9)
+_TEN = np.uint64(10)
+_DIGIT_ZERO = np.uint64(48)
+_HIGHEST = np.uint64(2**63 - 1)
+_HIGHEST_TENTH = np.uint64((2**63 - 1) // 10)
+_COMMA: Final = 44
+_MINUS: Final = 45
+
+
+def read_lists(texts: Any) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The lists of an Arrow array of texts: where each begins, and where the last ends, in all the numbers.
+
+    Raises FatalError when a text is no list of integers of 64 bits.
+    """
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    text = np.frombuffer(data or b"", np.uint8)
+    starts = np.zeros(len(texts) + 1, np.int32)
+    commas = np.count_nonzero(text[ends[0] : ends[-1]] == _COMMA)
+    numbers = np.zeros(commas + len(texts), np.int64)
+    count = _read(text, ends, starts, numbers)
+    if count < 0:
+        raise FatalError(f"{texts[-1 - count].as_py()!r} is not a list of numbers: the conversion is wrong")
+    return starts, numbers[:count]
+
+
+@compiled
+def _read(text: Text, ends: Array, starts: Array, numbers: Array) -> Integer:
+    """Read all lists; how many numbers they have, or -1 minus the place of the first text that is none."""
+    count = _0
+    for each in range(np.uint64(starts.size - 1)):
+        at = np.uint64(ends[each])
+        end = np.uint64(ends[each + _1])
+        while at < end:
+            negative = text[at] == _MINUS
+            if negative:
+                at += _1
+            first = at
+            number = _0
+            while at < end and text[at] != _COMMA:
+                digit = np.uint64(text[at]) - _DIGIT_ZERO
+                if digit > _9 or number > _HIGHEST_TENTH:
+                    return -1 - np.int64(each)
+                number = number * _TEN + digit
+                at += _1
+            at += _1
+            # No digit, too large a number, or a comma with nothing behind it.
+            if at == first + _1 or number > _HIGHEST + np.uint64(negative) or at == end:
+                return -1 - np.int64(each)
+            numbers[count] = -np.int64(number) if negative else np.int64(number)
+            count += _1
+        starts[each + _1] = count
+    return np.int64(count)
