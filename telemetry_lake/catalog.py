@@ -16,7 +16,12 @@ from urllib.parse import urlsplit
 
 import pyarrow.fs as pa_fs
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+    ValidationError,
+)
 from pyiceberg.io import PY_IO_IMPL
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, index_name_by_id
@@ -217,7 +222,7 @@ def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
                         update.union_by_name(schema)
                     if changed:
                         transaction.set_properties(changed)
-            except ValueError as error:
+            except (ValueError, ValidationError) as error:
                 raise ConfigurationError(
                     f"sql/{definition.name.replace('.', '/')}/schema.yaml does not fit the table that "
                     f"is there: {error}. New columns have to be `required: false`, and a type may only widen."
