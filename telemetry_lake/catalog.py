@@ -18,7 +18,7 @@ import pyarrow.fs as pa_fs
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
-    NoSuchTableError,
+    ServerError,
     TableAlreadyExistsError,
     ValidationError,
 )
@@ -46,6 +46,7 @@ from pyiceberg.types import (
 )
 from tenacity import (
     Retrying,
+    retry,
     retry_if_exception,
     retry_if_exception_type,
     stop_after_attempt,
@@ -109,6 +110,13 @@ def create_tables(catalog: Catalog) -> list[str]:
     return names
 
 
+# SeaweedFS answers 500 for a namespace that another process is creating at that moment.
+@retry(
+    retry=retry_if_exception_type(ServerError),
+    stop=stop_after_attempt(UPDATE_MAX_ATTEMPTS),
+    wait=wait_random_exponential(multiplier=0.05, max=2),
+    reraise=True,
+)
 def create_or_update_table(catalog: Catalog, definition: TableDefinition) -> None:
     """Create one table, or bring the one that is there up to date; see `create_tables`."""
     from sqlalchemy.exc import IntegrityError  # as slow to import as pandas, and only SQL catalogs bring it
@@ -116,16 +124,11 @@ def create_or_update_table(catalog: Catalog, definition: TableDefinition) -> Non
     # A SQL catalog tells whoever comes second of an integrity error of its database.
     with suppress(IntegrityError):
         catalog.create_namespace_if_not_exists(definition.name.rpartition(".")[0])
-    try:
-        table = catalog.load_table(definition.name)
-    except NoSuchTableError:
-        try:
+    if not catalog.table_exists(definition.name):
+        with suppress(TableAlreadyExistsError):
             _create(catalog, definition)
-        except TableAlreadyExistsError:
-            table = catalog.load_table(definition.name)
-        else:
             return
-    _bring_up_to_date(table, definition)
+    _bring_up_to_date(catalog, definition)
 
 
 def iceberg_schema(definition: TableDefinition) -> Schema:
@@ -204,7 +207,7 @@ def _create(catalog: Catalog, definition: TableDefinition) -> None:
     )
 
 
-def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
+def _bring_up_to_date(catalog: Catalog, definition: TableDefinition) -> None:
     schema = iceberg_schema(definition)
     properties = _properties(definition, schema)
     for attempt in Retrying(
@@ -214,7 +217,8 @@ def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
         reraise=True,
     ):
         with attempt:
-            table.refresh()
+            # Not refreshed but loaded: of two that create a table at once, SeaweedFS lets both do it.
+            table = catalog.load_table(definition.name)
             changed = {name: text for name, text in properties.items() if table.properties.get(name) != text}
             try:
                 with table.transaction() as transaction:
