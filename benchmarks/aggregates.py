@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--pings", type=int, default=20_000, help="pings of 72 KB (default 20000)")
     parser.add_argument("--rounds", type=int, default=3, help="of each job (default 3)")
     parser.add_argument("--lake", type=Path, help="a folder for the lake, which is kept")
-    parser.add_argument("--job", choices=JOBS, help="only this job")
+    parser.add_argument(
+        "--job", choices=JOBS, help="only this job; the second needs a --lake in which the first has run"
+    )
     arguments = parser.parse_args()
     folder = arguments.lake or Path(tempfile.mkdtemp(prefix="bench-aggregates-"))
     try:
@@ -100,6 +102,11 @@ def measure(settings: Settings, day: date, pings: int, jobs: Sequence[str], roun
         # Java's options are those of a process: a second session in it would have those of the first.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             up, runs = process.submit(run, name, settings, day, rounds).result()
+        if not all(rows for _, _, rows in runs):
+            raise SystemExit(
+                f"{name} made no rows: there was nothing to make them of. Run stable_pings first, with "
+                "the same --lake."
+            )
         report.add_row(name, "Spark is up", f"{up:.1f}")
         for number, (seconds, cpu, rows) in enumerate(runs, start=1):
             times = (f"{seconds:.1f}", f"{pings / seconds:,.0f}", f"{cpu:.1f}")
