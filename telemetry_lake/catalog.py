@@ -18,6 +18,7 @@ import pyarrow.fs as pa_fs
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
+    NoSuchTableError,
     ServerError,
     TableAlreadyExistsError,
     ValidationError,
@@ -59,7 +60,7 @@ from telemetry_lake.tables import Column, ColumnType, TableDefinition, table_def
 
 LOAD_MAX_ATTEMPTS: Final = 5
 UPDATE_MAX_ATTEMPTS: Final = 10
-"""How often a table's schema is brought up to date again after somebody else changed the table."""
+"""How often a table is created or brought up to date again after somebody else did so at the same time."""
 
 _PRIMITIVES: Final[dict[str, PrimitiveType]] = {
     "string": StringType(),
@@ -110,9 +111,10 @@ def create_tables(catalog: Catalog) -> list[str]:
     return names
 
 
-# SeaweedFS answers 500 for a namespace that another process is creating at that moment.
+# SeaweedFS answers 500 for a namespace that another process is creating at that moment. Each time the table
+# is loaded anew, not refreshed: of two that create it at once, SeaweedFS lets both do it.
 @retry(
-    retry=retry_if_exception_type(ServerError),
+    retry=retry_if_exception_type((CommitFailedException, ServerError)),
     stop=stop_after_attempt(UPDATE_MAX_ATTEMPTS),
     wait=wait_random_exponential(multiplier=0.05, max=2),
     reraise=True,
@@ -124,11 +126,14 @@ def create_or_update_table(catalog: Catalog, definition: TableDefinition) -> Non
     # A SQL catalog tells whoever comes second of an integrity error of its database.
     with suppress(IntegrityError):
         catalog.create_namespace_if_not_exists(definition.name.rpartition(".")[0])
-    if not catalog.table_exists(definition.name):
+    try:
+        table = catalog.load_table(definition.name)
+    except NoSuchTableError:
         with suppress(TableAlreadyExistsError):
             _create(catalog, definition)
             return
-    _bring_up_to_date(catalog, definition)
+        table = catalog.load_table(definition.name)
+    _bring_up_to_date(table, definition)
 
 
 def iceberg_schema(definition: TableDefinition) -> Schema:
@@ -207,30 +212,21 @@ def _create(catalog: Catalog, definition: TableDefinition) -> None:
     )
 
 
-def _bring_up_to_date(catalog: Catalog, definition: TableDefinition) -> None:
+def _bring_up_to_date(table: Table, definition: TableDefinition) -> None:
     schema = iceberg_schema(definition)
     properties = _properties(definition, schema)
-    for attempt in Retrying(
-        retry=retry_if_exception_type(CommitFailedException),
-        stop=stop_after_attempt(UPDATE_MAX_ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.05, max=2),
-        reraise=True,
-    ):
-        with attempt:
-            # Not refreshed but loaded: of two that create a table at once, SeaweedFS lets both do it.
-            table = catalog.load_table(definition.name)
-            changed = {name: text for name, text in properties.items() if table.properties.get(name) != text}
-            try:
-                with table.transaction() as transaction:
-                    with transaction.update_schema() as update:
-                        update.union_by_name(schema)
-                    if changed:
-                        transaction.set_properties(changed)
-            except (ValueError, ValidationError) as error:
-                raise ConfigurationError(
-                    f"sql/{definition.name.replace('.', '/')}/schema.yaml does not fit the table that "
-                    f"is there: {error}. New columns have to be `required: false`, and a type may only widen."
-                ) from error
+    changed = {name: text for name, text in properties.items() if table.properties.get(name) != text}
+    try:
+        with table.transaction() as transaction:
+            with transaction.update_schema() as update:
+                update.union_by_name(schema)
+            if changed:
+                transaction.set_properties(changed)
+    except (ValueError, ValidationError) as error:
+        raise ConfigurationError(
+            f"sql/{definition.name.replace('.', '/')}/schema.yaml does not fit the table that "
+            f"is there: {error}. New columns have to be `required: false`, and a type may only widen."
+        ) from error
 
 
 def _properties(definition: TableDefinition, schema: Schema) -> dict[str, str]:
