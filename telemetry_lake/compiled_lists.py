@@ -24,6 +24,8 @@ def read_lists(texts: Any) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
     Raises FatalError when a text is no list of integers of 64 bits.
     """
+    if not len(texts):  # which may have no offsets at all
+        return np.zeros(1, np.int32), np.zeros(0, np.int64)
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     text = np.frombuffer(data or b"", np.uint8)

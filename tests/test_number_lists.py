@@ -30,6 +30,13 @@ def test_the_text_is_plain_decimal_and_absent_for_no_numbers():
     assert list_text([]) is None
 
 
+def test_an_array_without_texts_needs_no_offsets():
+    starts, found = read_lists(
+        pa.Array.from_buffers(pa.string(), 0, [None, pa.py_buffer(b""), pa.py_buffer(b"")])
+    )
+    assert (starts.tolist(), found.tolist()) == ([0], [])
+
+
 @pytest.mark.parametrize(
     "text", [",", "1,", ",1", "1,,2", "-", "--1", "1-", "+1", " 1", "1.0", "x", "é", *TOO_LARGE]
 )

@@ -399,9 +399,8 @@ class HistogramColumn:
 
     def _make_room(self, mark: Mark, text_bytes: int) -> None:
         """Room behind `mark` for the buckets and counts of so much text, and what is overwritten there."""
-        while max(mark.bucket_bytes, mark.count_bytes) + text_bytes + PADDING_BYTES > len(
-            self._bucket_text
-        ) or text_bytes > parser.BUCKET_MIN_BYTES * len(self._buckets):
+        room = max(mark.bucket_bytes, mark.count_bytes) + text_bytes + PADDING_BYTES
+        while room > len(self._bucket_text) or text_bytes > parser.BUCKET_MIN_BYTES * len(self._buckets):
             self._bucket_text = _doubled(self._bucket_text)
             self._count_text = _doubled(self._count_text)
             self._buckets = _doubled(self._buckets)
