@@ -8,15 +8,16 @@ of patches that are its own: ids, dates, counters, build and timings. Sections c
 each place, so that two documents of one fleet practically never have the same text.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
 from typing import Final
 
 import orjson
 
-from client_fleet.clients import ACTIVITY_LEVELS, Client, Machine, random_machines, random_uuid
-from client_fleet.gzip_parts import Document, Section, section
+from client_fleet.clients import ACTIVITY_LEVELS, Application, Client, Machine, random_machines, random_uuid
+from client_fleet.gzip_parts import Document, Section, SmallDocument, section
 from client_fleet.histograms import (
     HistogramDefinition,
     histogram_definitions,
@@ -26,7 +27,8 @@ from client_fleet.histograms import (
 
 VARIANTS_COUNT: Final = 16
 """How many variants of every section there are for each level of activity."""
-_GROUP_SIZE: Final = 91
+_FIRST_HISTOGRAMS: Final = 182
+"""As many of the parent's definitions are in the first section of histograms, the others in the second."""
 _CONTENT_HISTOGRAMS: Final = 96
 """The last definitions are recorded in content processes, all others in the parent process."""
 _KEYED_HISTOGRAMS: Final = 9
@@ -73,18 +75,15 @@ class DocumentSource:
         self.machines = random_machines(rng)
         definitions = histogram_definitions()
         parent, content = definitions[:-_CONTENT_HISTOGRAMS], definitions[-_CONTENT_HISTOGRAMS:]
-        groups = [parent[start : start + _GROUP_SIZE] for start in range(0, len(parent), _GROUP_SIZE)]
         self._environments = [section(_environment(rng, machine)) for machine in self.machines]
-        self._histograms = [_variants(rng, group) for group in groups]
-        self._processes = [
-            [section(_processes(rng, content, activity)) for _ in range(VARIANTS_COUNT)]
-            for activity in ACTIVITY_LEVELS
+        first, second = parent[:_FIRST_HISTOGRAMS], parent[_FIRST_HISTOGRAMS:]
+        self._payloads = [
+            _variants(lambda activity: histogram_entries(rng, first, activity)),
+            _variants(lambda activity: b"," + histogram_entries(rng, second, activity)),
+            _variants(
+                lambda activity: _keyed_histograms(rng, parent, activity) + _processes(rng, content, activity)
+            ),
         ]
-        self._keyed = [
-            [section(_keyed_histograms(rng, parent, activity)) for _ in range(VARIANTS_COUNT)]
-            for activity in ACTIVITY_LEVELS
-        ]
-        self._comma = section(b",")
 
     def main_ping(
         self, rng: Random, client: Client, document_id: str, created: datetime, *, saved_session: bool = False
@@ -95,33 +94,16 @@ class DocumentSource:
         """
         reason = "saved-session" if saved_session else _choose(rng, MAIN_REASONS)
         head = _common(client, document_id, created, "saved-session" if saved_session else "main")
-        head["payload"] = _payload_head(rng, client, created, reason)
-        # The patch ends inside of `payload`, and `environment` goes in front of it.
-        application = client.application
-        build = {
-            "applicationName": application.name,
-            "architecture": client.machine.architecture,
-            "buildId": application.build_id,
-            "version": application.version,
-            "displayVersion": application.display_version,
-            "platformVersion": application.version,
-            "vendor": "Mozilla",
-            "xpcomAbi": f"{client.machine.architecture.replace('-', '_')}-gcc3",
-            "updaterAvailable": True,
-        }
-        payload = orjson.dumps(head.pop("payload"))
-        level = client.activity
+        environment_build = _environment_build(client.application, client.machine.architecture)
         parts: list[bytes | Section] = [
-            orjson.dumps(head)[:-1] + b',"environment":{"build":' + orjson.dumps(build) + b",",
+            # Without the brace at the end, as the environment and the rest of the payload follow.
+            orjson.dumps(head)[:-1] + b',"environment":{"build":' + environment_build + b",",
             self._environments[client.machine.number],
-            b'"payload":' + payload[:-1] + b',"histograms":{',
+            b'"payload":'
+            + orjson.dumps(_payload_head(rng, client, created, reason))[:-1]
+            + b',"histograms":{',
+            *(variants[client.activity][int(rng.random() * VARIANTS_COUNT)] for variants in self._payloads),
         ]
-        for index, group in enumerate(self._histograms):
-            if index:
-                parts.append(self._comma)
-            parts.append(group[level * VARIANTS_COUNT + int(rng.random() * VARIANTS_COUNT)])
-        parts.append(self._keyed[level][int(rng.random() * VARIANTS_COUNT)])
-        parts.append(self._processes[level][int(rng.random() * VARIANTS_COUNT)])
         _end_subsession(rng, client, ends_session=reason in ("shutdown", "saved-session", "aborted-session"))
         return Document(tuple(parts))
 
@@ -131,7 +113,7 @@ def main_ping(rng: Random, client: Client, created: datetime, source: DocumentSo
     return source.main_ping(rng, client, random_uuid(rng), created).json()
 
 
-def event_ping(rng: Random, client: Client, document_id: str, created: datetime) -> Document:
+def event_ping(rng: Random, client: Client, document_id: str, created: datetime) -> SmallDocument:
     """An `event` ping: what the parent process recorded since the last one."""
     document = _common(client, document_id, created, "event")
     uptime = int(rng.expovariate(1 / 3_600_000))
@@ -151,10 +133,10 @@ def event_ping(rng: Random, client: Client, document_id: str, created: datetime)
         "lostEventsCount": 0,
         "events": {"parent": events},
     }
-    return Document((orjson.dumps(document),))
+    return SmallDocument(orjson.dumps(document))
 
 
-def crash_ping(rng: Random, client: Client, document_id: str, created: datetime) -> Document:
+def crash_ping(rng: Random, client: Client, document_id: str, created: datetime) -> SmallDocument:
     """A `crash` ping with the frames of the thread that crashed; it has an id, and no environment."""
     document = _common(client, document_id, created, "crash")
     frames = [
@@ -192,10 +174,10 @@ def crash_ping(rng: Random, client: Client, document_id: str, created: datetime)
             "StartupCrash": "0",
         },
     }
-    return Document((orjson.dumps(document),))
+    return SmallDocument(orjson.dumps(document))
 
 
-def baseline_ping(rng: Random, client: Client, created: datetime) -> Document:
+def baseline_ping(rng: Random, client: Client, created: datetime) -> SmallDocument:
     """A Glean `baseline` ping: how long the application was in use. Its id is in the path alone."""
     active = rng.random() < 0.6
     document = _glean(rng, client, created, "active" if active else "inactive", timedelta(hours=4))
@@ -213,10 +195,10 @@ def baseline_ping(rng: Random, client: Client, created: datetime) -> Document:
             "timespan": {"glean.baseline.duration": {"time_unit": "second", "value": rng.randrange(5, 9_000)}}
         }
     )
-    return Document((orjson.dumps(document),))
+    return SmallDocument(orjson.dumps(document))
 
 
-def metrics_ping(rng: Random, client: Client, created: datetime) -> Document:
+def metrics_ping(rng: Random, client: Client, created: datetime) -> SmallDocument:
     """A Glean `metrics` ping, sent about once a day. Its id is in the path alone."""
     document = _glean(
         rng,
@@ -241,50 +223,68 @@ def metrics_ping(rng: Random, client: Client, created: datetime) -> Document:
             },
         },
     }
-    return Document((orjson.dumps(document),))
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """A date in the two forms of a unified ping: of the ping itself and, by the hour, of its session."""
-
-    creation: str
-    hour: str
-
-
-def _moment(created: datetime) -> _Moment:
-    text = created.strftime("%Y-%m-%dT%H:%M:%S.")
-    return _Moment(f"{text}{created.microsecond // 1000:03d}Z", f"{text[:13]}:00:00.0+00:00")
+    return SmallDocument(orjson.dumps(document))
 
 
 def _common(client: Client, document_id: str, created: datetime, document_type: str) -> dict[str, object]:
-    application = client.application
     return {
         "type": document_type,
         "id": document_id,
-        "creationDate": _moment(created).creation,
+        "creationDate": created.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
         "version": _UNIFIED_VERSION,
-        "application": {
-            "architecture": client.machine.architecture,
-            "buildId": application.build_id,
-            "name": application.name,
-            "version": application.version,
-            "displayVersion": application.display_version,
-            "vendor": "Mozilla",
-            "platformVersion": application.version,
-            "xpcomAbi": f"{client.machine.architecture.replace('-', '_')}-gcc3",
-            "channel": application.channel,
-        },
+        "application": orjson.Fragment(_application(client.application, client.machine.architecture)),
         "clientId": client.client_id,
         "profileGroupId": client.profile_group_id,
     }
+
+
+@cache
+def _application(build: Application, architecture: str) -> bytes:
+    return orjson.dumps(
+        {
+            "architecture": architecture,
+            "buildId": build.build_id,
+            "name": build.name,
+            "version": build.version,
+            "displayVersion": build.display_version,
+            "vendor": "Mozilla",
+            "platformVersion": build.version,
+            "xpcomAbi": _abi(architecture),
+            "channel": build.channel,
+        }
+    )
+
+
+@cache
+def _environment_build(build: Application, architecture: str) -> bytes:
+    return orjson.dumps(
+        {
+            "applicationName": build.name,
+            "architecture": architecture,
+            "buildId": build.build_id,
+            "version": build.version,
+            "displayVersion": build.display_version,
+            "platformVersion": build.version,
+            "vendor": "Mozilla",
+            "xpcomAbi": _abi(architecture),
+            "updaterAvailable": True,
+        }
+    )
+
+
+def _abi(architecture: str) -> str:
+    return f"{architecture.replace('-', '_')}-gcc3"
+
+
+def _hour(moment: datetime) -> str:
+    return f"{moment.isoformat(timespec='hours')[:13]}:00:00.0+00:00"
 
 
 def _payload_head(rng: Random, client: Client, created: datetime, reason: str) -> dict[str, object]:
     length = 60 + int(rng.expovariate(1 / 7_200))
     start = 20 + int(rng.expovariate(1 / 40))
     first_paint = start + 300 + int(rng.expovariate(1 / 2_000))
-    hour = _moment(created - timedelta(seconds=length)).hour
+    hour = _hour(created - timedelta(seconds=length))
     return {
         "ver": _UNIFIED_VERSION,
         "info": {
@@ -339,12 +339,9 @@ def _end_subsession(rng: Random, client: Client, *, ends_session: bool) -> None:
         client.subsession_counter = 1
 
 
-def _variants(rng: Random, group: tuple[HistogramDefinition, ...]) -> list[Section]:
-    return [
-        section(histogram_entries(rng, group, activity))
-        for activity in ACTIVITY_LEVELS
-        for _ in range(VARIANTS_COUNT)
-    ]
+def _variants(write: Callable[[float], bytes]) -> list[list[Section]]:
+    """Sections for each level of activity; `write` makes up the text of one for a given activity."""
+    return [[section(write(activity)) for _ in range(VARIANTS_COUNT)] for activity in ACTIVITY_LEVELS]
 
 
 def _keyed_histograms(rng: Random, definitions: tuple[HistogramDefinition, ...], activity: float) -> bytes:
@@ -604,7 +601,7 @@ def _first_run(client: Client, created: datetime) -> datetime:
 
 
 def _glean_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M+00:00")
+    return moment.isoformat(timespec="minutes")
 
 
 def _glean_distribution(rng: Random) -> dict[str, object]:

@@ -16,7 +16,7 @@ import orjson
 
 from client_fleet.clients import Client, random_client, random_uuid
 from client_fleet.documents import DocumentSource, baseline_ping, crash_ping, event_ping, metrics_ping
-from client_fleet.gzip_parts import Document, gzip_of
+from client_fleet.gzip_parts import Document, SmallDocument
 from telemetry_lake.failures import ErrorType
 
 LIVE: Final = "live"
@@ -67,7 +67,7 @@ class Ping:
     """Path and query."""
     headers: str
     """Header lines, each with its CR LF, without `Host` and `Content-Length`."""
-    document: Document | bytes
+    document: Document | SmallDocument | bytes
 
     def body(self) -> bytes:
         """The bytes to send."""
@@ -111,7 +111,7 @@ class Pings(Iterator[Ping]):
         self._recent: list[Ping] = []
         self._sent = 0
         self._oversized = self._rng.randbytes(OVERSIZED_BYTES)
-        self._bomb = gzip_of((b'{"type":"event","padding":"' + b" " * BOMB_BYTES + b'"}',))
+        self._bomb = SmallDocument(b'{"type":"event","padding":"' + b" " * BOMB_BYTES + b'"}').gzip()
         self._date_header = ("", datetime.min.replace(tzinfo=UTC))
         self._malformations = (
             self._truncated_gzip, self._not_json, self._not_an_object, self._empty, self._bomb_ping,
@@ -169,6 +169,7 @@ class Pings(Iterator[Ping]):
         if client.is_phone and document_type not in _GLEAN_TYPES:
             document_type = "baseline"
         document_id = random_uuid(rng)
+        document: Document | SmallDocument
         if document_type in ("main", "saved-session"):
             document = self._source.main_ping(
                 rng, client, document_id, created, saved_session=document_type == "saved-session"
@@ -245,10 +246,12 @@ class Pings(Iterator[Ping]):
         return self._event_with(ErrorType.INVALID_GZIP, body=body[: -len(body) // 3])
 
     def _not_json(self) -> Ping:
-        return self._event_with(ErrorType.INVALID_JSON, body=gzip_of((b'{"type": "event", "id": ',)))
+        return self._event_with(
+            ErrorType.INVALID_JSON, body=SmallDocument(b'{"type": "event", "id": ').gzip()
+        )
 
     def _not_an_object(self) -> Ping:
-        return self._event_with(ErrorType.NOT_AN_OBJECT, body=gzip_of((b'["event"]',)))
+        return self._event_with(ErrorType.NOT_AN_OBJECT, body=SmallDocument(b'["event"]').gzip())
 
     def _empty(self) -> Ping:
         return self._event_with(ErrorType.EMPTY_BODY, body=b"")
@@ -259,12 +262,12 @@ class Pings(Iterator[Ping]):
     def _unknown_type(self) -> Ping:
         # Neither Firefox's envelope nor Glean's, so that only a schema of its own would do.
         ping = self._event_with(
-            ErrorType.UNKNOWN_DOCUMENT_TYPE, body=gzip_of((b'{"text": "nobody knows me"}',))
+            ErrorType.UNKNOWN_DOCUMENT_TYPE, body=SmallDocument(b'{"text": "nobody knows me"}').gzip()
         )
         return replace(ping, target=f"/submit/no-such-namespace/no-such-type/1/{ping.document_id}")
 
     def _unknown_version(self) -> Ping:
-        body = gzip_of((b'{"type": "event", "version": 99, "payload": {}}',))
+        body = SmallDocument(b'{"type": "event", "version": 99, "payload": {}}').gzip()
         return self._event_with(ErrorType.UNKNOWN_DOCUMENT_VERSION, body=body)
 
     def _invalid_id(self) -> Ping:
@@ -293,7 +296,7 @@ class Pings(Iterator[Ping]):
 
     def _schema_violation(self) -> Ping:
         broken = orjson.dumps({"type": "event", "version": 4, "payload": {"events": "none"}})
-        return self._event_with(ErrorType.SCHEMA_VIOLATION, body=gzip_of((broken,)))
+        return self._event_with(ErrorType.SCHEMA_VIOLATION, body=SmallDocument(broken).gzip())
 
     def _invalid_histogram(self) -> Ping:
         rng = self._rng
@@ -311,7 +314,7 @@ class Pings(Iterator[Ping]):
             f"rejected:{ErrorType.INVALID_HISTOGRAM}",
             _unified_target(client, document_id, "main"),
             self._unified_headers(client),
-            gzip_of((text.replace(b'"histograms":{', broken, 1),)),
+            SmallDocument(text.replace(b'"histograms":{', broken, 1)).gzip(),
         )
 
 

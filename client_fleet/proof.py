@@ -13,7 +13,7 @@ times; more would be a doubling of ours, less a loss.
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -43,7 +43,7 @@ class ProofFile:
 
     def add(self, acknowledgement: Acknowledgement) -> None:
         """Write one line; when this returns, kill -9 no longer loses it."""
-        line = orjson.dumps(asdict(acknowledgement), option=orjson.OPT_APPEND_NEWLINE)
+        line = orjson.dumps(acknowledgement, option=orjson.OPT_APPEND_NEWLINE)
         written = os.write(self._descriptor, line)
         if written != len(line):
             raise OSError(

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import statistics
+import struct
 import zlib
 from collections import Counter
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import pytest
 
 from client_fleet.clients import random_client
 from client_fleet.documents import DocumentSource, main_ping
-from client_fleet.gzip_parts import gzip_of, section
+from client_fleet.gzip_parts import Document, section
 from client_fleet.histograms import histogram_definitions
 from client_fleet.pings import LIVE, NOT_STORED, OVERSIZED_BYTES, Ping, PingKind, Pings, Shares
 from telemetry_lake.failures import ErrorType, PingRejected
@@ -198,7 +199,7 @@ def test_a_fleet_needs_clients():
         _pings(clients=0)
 
 
-@pytest.mark.parametrize("seed,clients,is_phone", [(0, 1, False), (8, 1, True), (1, 2, False)])
+@pytest.mark.parametrize("seed,clients,is_phone", [(0, 1, False), (24, 1, True), (1, 2, False)])
 def test_the_smallest_fleets_send_whatever_their_clients_are(seed, clients, is_phone):
     pings = _take(_pings(seed=seed, clients=clients, shares=SPECIAL), 60)
     normal = {ping.document_type for ping in pings if ping.kind is PingKind.NORMAL}
@@ -213,8 +214,13 @@ def test_one_main_ping_for_benchmarks():
     assert document["creationDate"] == "2026-11-23T12:00:00.000Z"
 
 
-def test_gzip_of_sections_and_patches():
+def test_gzip_of_sections_and_of_patches_up_to_the_longest():
     large = section(b"section " * 20_000)
-    assert gzip.decompress(gzip_of((b"patch", large, b"", large, b"end"))) == (
-        b"patch" + large.text + large.text + b"end"
-    )
+    longest = b"p" * 65_535
+    document = Document((longest, large, b"", large, b"end"))
+    assert gzip.decompress(document.gzip()) == longest + large.text + large.text + b"end"
+
+
+def test_a_patch_is_refused_where_it_is_too_long():
+    with pytest.raises(struct.error):
+        Document((b"p" * 65_536,)).gzip()
