@@ -1,8 +1,11 @@
 """Group commit: pings that are complete while one flush runs share the next one.
 
-The event loop collects records; one thread writes and flushes a group at a time, both without the
-GIL. There is no timer: when nothing is being flushed, the group starts at the end of the loop's
-current round, so that an idle node answers after one flush.
+The event loop collects records; one thread writes and flushes a group at a time, both without the GIL.
+
+When nothing is being flushed, a group starts at the end of the loop's current round, so that an idle node
+answers after one flush. Under load a flush costs more than all else that is done for a ping, so a group
+that would start within GROUP_INTERVAL_SECONDS of the one before waits for that time to pass, unless it has
+GROUP_ENOUGH_PINGS already, or nobody else is connected who could still send one.
 """
 
 import asyncio
@@ -19,6 +22,11 @@ from ingest_server.segment_writer import Buffer, SegmentWriter
 
 GROUP_MAX_BYTES: Final = 16 * 1024 * 1024
 """A larger group is cut, so that a segment outgrows its limit by no more than this and one body."""
+
+GROUP_INTERVAL_SECONDS: Final = 0.01
+"""Short beside the way to any client. At 366 pings a second it saves a fifth of the processor time."""
+GROUP_ENOUGH_PINGS: Final = 8
+"""A group this large shares out most of what its flush costs."""
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +45,20 @@ class CommitStuck(OSError):
 class GroupCommit:
     """Commits for one worker; everything but `_run` belongs to the event loop's thread.
 
-    `on_commit` is called after each group with its error, its pings, its bytes and its seconds.
+    `connections` tells how many clients are connected; most wait for an answer before they send the next
+    ping. `on_commit` is called after each group with its error, its pings, its bytes and its seconds.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         writer: SegmentWriter,
+        connections: Callable[[], int],
         on_commit: Callable[[OSError | None, int, int, float], None],
     ) -> None:
         self._loop = loop
         self._writer = writer
+        self._connections = connections
         self._marker = writer.marker
         self._on_commit = on_commit
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -56,7 +67,9 @@ class GroupCommit:
         self._bytes = 0
         self._in_flight: list[Waiter] = []
         self._started_seconds = 0.0
+        self._is_flushing = False
         self._is_running = False
+        self._pause: asyncio.TimerHandle | None = None
         self._opened_seconds: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,13 +86,16 @@ class GroupCommit:
         self._waiters.append(waiter)
         if not self._is_running:
             self._is_running = True
-            self._started_seconds = time.monotonic()
             self._idle.clear()
+            self._loop.call_soon(self._start_or_wait)
+        elif self._pause is not None and self._is_enough():
+            self._pause.cancel()
+            self._pause = None
             self._loop.call_soon(self._start)
 
     def stuck_seconds(self) -> float:
         """For how long the group that is being flushed has been; 0 when there is none."""
-        return time.monotonic() - self._started_seconds if self._is_running else 0.0
+        return time.monotonic() - self._started_seconds if self._is_flushing else 0.0
 
     def give_up_waiting(self) -> None:
         """Tell everybody who waits that the disk is stuck; their pings may be stored nevertheless."""
@@ -104,8 +120,20 @@ class GroupCommit:
         self._work.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
+    def _start_or_wait(self) -> None:
+        """Start the next group, now or when enough time has passed since the last one started."""
+        pause = self._started_seconds + GROUP_INTERVAL_SECONDS - time.monotonic()
+        if pause > 0 and self._waiters and not self._is_enough():
+            self._pause = self._loop.call_later(pause, self._start)
+        else:
+            self._start()
+
+    def _is_enough(self) -> bool:
+        return len(self._waiters) >= min(GROUP_ENOUGH_PINGS, self._connections())
+
     def _start(self) -> None:
         """Hand the next group to the thread."""
+        self._pause = None
         if not self._waiters:
             self._is_running = False
             self._idle.set()
@@ -114,6 +142,7 @@ class GroupCommit:
         waiters, self._waiters = self._waiters, []
         length, self._bytes = self._bytes, 0
         self._in_flight = waiters
+        self._is_flushing = True
         self._started_seconds = time.monotonic()
         pings = len(waiters)
 
@@ -131,12 +160,13 @@ class GroupCommit:
 
     def _done(self, error: OSError | None, pings: int, length: int, seconds: float, is_open: bool) -> None:
         waiters, self._in_flight = self._in_flight, []
+        self._is_flushing = False
         if not is_open:
             self._opened_seconds = None
         elif self._opened_seconds is None:
             self._opened_seconds = self._started_seconds
         # The next group starts after one more round of the loop, with everything that is ready by then.
-        self._loop.call_soon(self._start)
+        self._loop.call_soon(self._start_or_wait)
         self._on_commit(error, pings, length, seconds)
         for waiter in waiters:
             waiter.committed(error)

@@ -54,7 +54,7 @@ class Worker:
 
     async def _serve(self, parent_pipe: int) -> None:
         loop = asyncio.get_running_loop()
-        self._commit = GroupCommit(loop, self._writer, self._on_commit)
+        self._commit = GroupCommit(loop, self._writer, lambda: len(self._edge.connections), self._on_commit)
         self._edge = Edge(
             self._settings,
             self._counters,

@@ -137,7 +137,6 @@ class Airflow:
             "AIRFLOW__API__SECRET_KEY": self._key("sessions"),
             "AIRFLOW__API_AUTH__JWT_SECRET": self._key("tokens"),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs_directory),
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             # A changed file is read at once all the same; all of them every 30 s took a tenth of a core.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
             # A task whose process was killed is tried again after a minute, not after five.
