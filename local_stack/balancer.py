@@ -76,7 +76,6 @@ class BalancerProcess:
                 log global
                 option dontlognull
                 option forwardfor
-                option http-server-close
                 option redispatch
                 retries 3
                 retry-on conn-failure
