@@ -47,10 +47,7 @@ def is_submission(path: str) -> bool:
     This is all that the ingest server asks: a client deletes a ping on 404, so a path with a malformed
     part, or a telemetry path cut short, is accepted, and rejected with its reason later.
     """
-    parts = _split(path)
-    if parts is None:
-        return False
-    return 2 <= len(parts) <= 7 if parts[0] == TELEMETRY_NAMESPACE else len(parts) == 4
+    return _parts(path) is not None
 
 
 def parse_submission_path(path: str) -> SubmissionPath:
@@ -58,10 +55,11 @@ def parse_submission_path(path: str) -> SubmissionPath:
 
     Raises PingRejected with `bare_document_id`, `invalid_document_id` or `invalid_path`.
     """
-    parts = _split(path)
-    if parts is None or not is_submission(path):
+    parts = _parts(path)
+    if parts is None:
         raise _invalid("the path is none of the submission forms")
-    parts = [unquote(part) for part in parts]
+    if "%" in path:
+        parts = [unquote(part) for part in parts]
     if parts[0] == TELEMETRY_NAMESPACE:
         if len(parts) not in (2, 7):
             raise _invalid(
@@ -85,11 +83,13 @@ def parse_submission_path(path: str) -> SubmissionPath:
     return SubmissionPath(namespace, _document_type(document_type), _document_id(document_id), version)
 
 
-def _split(path: str) -> list[str] | None:
+def _parts(path: str) -> list[str] | None:
+    """What stands between the slashes behind the prefix; None where that is none of the three forms."""
     if not path.startswith(SUBMIT_PREFIX):
         return None
     parts = path.removeprefix(SUBMIT_PREFIX).removesuffix("/").split("/")
-    return parts if all(parts) else None
+    has_form = 2 <= len(parts) <= 7 if parts[0] == TELEMETRY_NAMESPACE else len(parts) == 4
+    return parts if has_form and all(parts) else None
 
 
 def _document_type(text: str) -> str:

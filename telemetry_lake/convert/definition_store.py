@@ -73,11 +73,11 @@ class DefinitionStore:
         if (found := self._found.get(revision_url)) is not None:
             self._found.move_to_end(revision_url)
             return found
+        if (missing := self._missing.get(revision_url)) is not None and self._clock() < missing[0]:
+            raise NoDefinitions(missing[1])
         match = _REVISION_URL.fullmatch(revision_url)
         if match is None:
             raise NoDefinitions("the revision is not of the form http://<host>/<repository>/rev/<hex id>")
-        if (missing := self._missing.get(revision_url)) is not None and self._clock() < missing[0]:
-            raise NoDefinitions(missing[1])
         try:
             found = self._load(match["repository"], match["revision"])
         except NoDefinitions as error:
