@@ -24,8 +24,10 @@ from telemetry_lake.tables import LIVE_PINGS, STABLE_PINGS
 from tests.query.sample_rows import sample_rows
 
 FIRST = date(2026, 11, 20)
-DATES = DateRange(FIRST, FIRST + timedelta(days=3))
-PRECEDING_DAYS = 2
+DAYS = 3
+DATES = DateRange(FIRST, FIRST + timedelta(days=DAYS - 1))
+PRECEDING_DAYS = 1
+"""The last day is too late for the window of the first."""
 PINGS = 600
 RANGES = [(0, 1, 1000, 10), (0, 1, 1000, 20), (1, 1, 50, 8), (2, 1, 2, 3), (4, 1, 2, 3)]
 PLACE = ["submission_date", "raw_object", "raw_object_position"]
@@ -43,7 +45,7 @@ def generated(seed: int) -> list[dict[str, Any]]:
     chance = random.Random(seed)
     rows = []
     for number in range(PINGS):
-        day = FIRST + timedelta(days=chance.randrange(4))
+        day = FIRST + timedelta(days=chance.randrange(DAYS))
         tags = chance.choice([None, None, None, "perf", " Automation ,perf"])
         rows.append(
             {
@@ -191,7 +193,7 @@ def test_every_table_is_what_polars_makes_of_the_same_pings(
     rows = generated(seed=6)
     append(catalog, LIVE_PINGS, rows[: PINGS // 2])
     # In a wrong order, one date twice, and before half of the pings are there.
-    for day in (3, 0):
+    for day in (DAYS - 1, 0):
         one = DateRange(FIRST + timedelta(days=day), FIRST + timedelta(days=day))
         assert len(list(stable_pings(spark, one, preceding_days=PRECEDING_DAYS))) == 1
     append(catalog, LIVE_PINGS, rows[PINGS // 2 :])

@@ -20,6 +20,7 @@ from telemetry_lake.catalog import create_tables, load_lake_catalog
 from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
 from telemetry_lake.settings import PROJECT_ROOT, Settings
 from telemetry_lake.tables import LIVE_PINGS, SQL_DIRECTORY
+from tests.dags.test_dags import run_dags
 from tests.query.sample_rows import sample_rows
 from tests.stack_fixture import Lake
 
@@ -147,23 +148,13 @@ def test_the_job_runs_under_spark_submit(lake_with_a_ping: Lake):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_dag_runs_the_job_for_the_dates_of_its_form(lake_with_a_ping: Lake, tmp_path: Path):
-    environment = {
-        **os.environ,
-        **lake_with_a_ping.environment,
-        "PYTHONPATH": str(PROJECT_ROOT),
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-    airflow = Path(sys.executable).with_name("airflow")
-    assert job(airflow, "db", "migrate", environment=environment).returncode == 0
-    conf = '{"dates": "2026-11-22..2026-11-23"}'
-    done = job(airflow, "dags", "test", "count_pings", "--conf", conf, environment=environment)
-    assert counts(load_lake_catalog(lake_with_a_ping.settings)) == {(MONDAY, "main"): 1}, (
-        done.stdout + done.stderr
+    (run,), output = run_dags(
+        tmp_path, lake_with_a_ping, ("count_pings", {"dates": "2026-11-22..2026-11-23"})
     )
+    assert run["state"] == "success"
+    assert counts(load_lake_catalog(lake_with_a_ping.settings)) == {(MONDAY, "main"): 1}
     # What the job prints is the task's log.
-    assert "derived.ping_counts has 1 rows for 2026-11-22..2026-11-23" in done.stdout + done.stderr
+    assert "derived.ping_counts has 1 rows for 2026-11-22..2026-11-23" in output
 
 
 @pytest.mark.parametrize(
