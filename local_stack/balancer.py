@@ -13,6 +13,8 @@ from local_stack.program import LOOPBACK, Program, find_server, probe, required
 CLIENT_TIMEOUT_SECONDS: Final = 40
 """Longer than an ingest node waits for a body, so that it is the node that answers a slow client."""
 HEADER_BUFFER_BYTES: Final = 32_768
+KEPT_CONNECTIONS: Final = 64
+"""HAProxy keeps as many as it needs by itself; nginx wants to be told."""
 MAX_BODY: Final = "16m"
 """Above every limit that an ingest node can be given, so that it is the node that answers 413."""
 
@@ -119,12 +121,14 @@ class BalancerProcess:
                 large_client_header_buffers 4 {buffer};
                 upstream ingest {{
             {servers}
+                    keepalive {kept};
                 }}
                 server {{
                     listen {host}:{port};
                     location / {{
                         proxy_pass http://ingest;
                         proxy_http_version 1.1;
+                        proxy_set_header Connection "";
                         proxy_connect_timeout 2s;
                         proxy_read_timeout {timeout}s;
                         proxy_set_header Host $host;
@@ -135,6 +139,7 @@ class BalancerProcess:
             """).format(
             directory=self.directory,
             temporary=temporary,
+            kept=KEPT_CONNECTIONS,
             max_body=MAX_BODY,
             buffer=HEADER_BUFFER_BYTES,
             timeout=CLIENT_TIMEOUT_SECONDS,

@@ -31,7 +31,7 @@ class Node:
     def __init__(self, directory, connections):
         spool = Spool(directory / "node-1")
         spool.prepare()
-        self.groups = []
+        self.groups: list[int] = []
         self.commit = GroupCommit(
             asyncio.get_running_loop(),
             SegmentWriter(spool, 0, SEGMENT_BYTES),

@@ -76,10 +76,23 @@ def test_a_dead_node_costs_no_client_an_error(edge: tuple[str, list[RunningProgr
         assert [send(client) for _ in range(20)] == [200] * 20
 
 
+def test_connections_to_the_nodes_are_kept(edge: tuple[str, list[RunningProgram]]) -> None:
+    url, nodes = edge
+    with httpx.Client() as client:
+        for _ in range(4):
+            client.post(f"{url}/submit/test/ping/1/{uuid.uuid4()}", content=b"{}").raise_for_status()
+        # One is that of the request for the metrics, and for a moment there may be a health check's.
+        assert [min(_metric(node, "connections") for _ in range(5)) for node in nodes] == [2, 2]
+
+
 def _pings_taken(node: RunningProgram) -> float:
     """How many pings the node has acknowledged since it started."""
+    return _metric(node, "request_seconds_count")
+
+
+def _metric(node: RunningProgram, name: str) -> float:
     (port,) = node.program.ports
-    name = "telemetry_lake_ingest_request_seconds_count "
+    name = f"telemetry_lake_ingest_{name} "
     lines = httpx.get(f"http://{LOOPBACK}:{port}/metrics").text.splitlines()
     return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
