@@ -30,12 +30,14 @@ if ! venv_is_ours; then
 fi
 
 # pip installs uv alone, from its entry in requirements.txt; uv, ten times faster, does the rest.
+# --compile-bytecode: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile all
+# that it imports: Airflow's scheduler in 5.5 s instead of 3.7, Great Expectations with Spark in 12.8 instead of 6.4.
 # --system-certs: as pip and Maven do, trust what this machine trusts, so that a company's proxy is no obstacle.
 awk '/^[a-z]/ { is_uv = /^uv==/ } is_uv' requirements.txt >.venv/uv.txt
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
 
 echo "Installing the Python packages of requirements.txt into .venv"
-.venv/bin/uv pip sync --quiet --system-certs --python .venv/bin/python --require-hashes \
+.venv/bin/uv pip sync --quiet --compile-bytecode --system-certs --python .venv/bin/python --require-hashes \
     --build-constraints requirements-build.txt requirements.txt
 
 echo "Fetching the Java artifacts of java/pom.xml into java/lib, those of the tests into java/hadoop/lib"

@@ -12,6 +12,8 @@ from typing import Literal
 __all__: list[str] = []
 
 _HEAVY = (
+    "airflow.providers.standard.decorators.python",
+    "airflow.sdk.definitions.decorators",
     "great_expectations",
     "jsonschema_rs",
     "pandas",
