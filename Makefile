@@ -11,6 +11,9 @@ UV_COMPILE := .venv/bin/uv pip compile --quiet --generate-hashes --python-versio
 # How many tests run beside each other (those that start the whole stack always run alone); 0: one after another.
 WORKERS ?= 3
 
+# Containers tend to set it; then each of the hundreds of processes of a test run would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Counts what has arrived; `make query SQL="SELECT ..."` asks anything else.
 SQL ?= SELECT submission_date, document_type, count(*) AS pings FROM live.pings GROUP BY ALL ORDER BY ALL
 export SQL

@@ -78,7 +78,9 @@ def acknowledge(claimed: Json) -> None:
     dag_display_name="Drain",
     schedule=[raw_index],
     catchup=False,
-    max_active_runs=3,
+    # One run works while the other waits for Airflow between its tasks. A third only makes batches smaller,
+    # and a batch costs 2 s of a core however small. What more workers are for are the parts of a batch.
+    max_active_runs=2,
     is_paused_upon_creation=False,
     # What is converted is published before more is claimed. By default the first tasks of all runs go first,
     # and under 732 pings/s a batch waited 49 s for a free slot between its gates and its commit.
