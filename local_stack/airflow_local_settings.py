@@ -12,7 +12,6 @@ from typing import Literal
 __all__: list[str] = []
 
 _HEAVY = (
-    "airflow.providers.standard.decorators.python",
     "airflow.sdk.definitions.decorators",
     "great_expectations",
     "jsonschema_rs",
