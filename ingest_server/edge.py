@@ -504,18 +504,25 @@ class Connection(asyncio.Protocol):
             self._timed_phase = _BODY
             self.deadline_seconds = edge.now_seconds + settings.body_timeout_seconds
         if len(self._lines) > HEAD_MAX_LINES:
-            self._end(answers.FIELD_TOO_LARGE)
+            self._end(self._long_head())
+            return
         if self._began_in_this_read:
             return
         self._incomplete_bytes += self._read_bytes
         if self._phase == _HEAD:
             if self._incomplete_bytes > HEAD_MAX_BYTES + settings.max_path_bytes:
-                self._end(answers.FIELD_TOO_LARGE)
+                self._end(self._long_head())
         elif self._is_chunked:
             body_bytes = self._body_bytes + self._discarded_bytes
             overhead = self._incomplete_bytes - body_bytes
             if overhead > CHUNK_OVERHEAD_MAX_BYTES + CHUNK_OVERHEAD_MAX_RATIO * body_bytes:
                 self._end(answers.MALFORMED)
+
+    def _long_head(self) -> Answer:
+        """The answer to a head that is over its limit before it ends; the order is that of `_judge`."""
+        if len(self._target) > self._edge.settings.max_path_bytes:
+            return self._too_large(answers.TARGET_TOO_LONG)
+        return answers.FIELD_TOO_LARGE
 
     def _too_large(self, answer: Answer) -> Answer:
         return answers.TOO_LARGE_DROPPED if self._edge.settings.answer_too_large_with_202 else answer

@@ -233,6 +233,16 @@ def test_target_at_its_limit_and_one_past(node: RunningNode) -> None:
     assert node.ask(request(b"/" + b"x" * 200_000)).status == 414
 
 
+def test_a_target_without_end_is_414_in_however_many_pieces_it_comes(node: RunningNode) -> None:
+    with node.client() as client:
+        for piece in (b"POST /", b"x" * (HEAD_MAX_BYTES // 2), b"x" * HEAD_MAX_BYTES):
+            client.send(piece)
+            # The answer to somebody else shows that the worker has read what was sent before.
+            assert node.ask(request()).status == 200
+        assert client.answer().status == 414
+        assert client.is_closed_by_server()
+
+
 def test_a_longer_path_can_be_allowed(new_node) -> None:
     node = new_node(max_path_bytes=8_192, max_captured_field_bytes=8_192).start()
     assert node.ask(request(b"/submit/telemetry/".ljust(8_192, b"a"))).status == 200
@@ -286,6 +296,18 @@ def test_header_lines_without_end_are_431(node: RunningNode) -> None:
         client.send(b"POST /submit/telemetry/abc HTTP/1.1\r\n" + b"A: a\r\n" * (HEAD_MAX_LINES + 2))
         assert client.answer().status == 431
         assert client.is_closed_by_server()
+
+
+def test_a_head_that_is_too_long_in_two_ways_is_answered_once(node: RunningNode) -> None:
+    answered = 'requests_total{status="431"}'
+    before = node.metrics()[answered]
+    with node.client() as client:
+        client.send(b"POST /submit/telemetry/abc HTTP/1.1\r\n")
+        assert node.ask(request()).status == 200
+        client.send((b"A: " + b"a" * 600 + b"\r\n") * (HEAD_MAX_LINES + 2))
+        assert client.answer().status == 431
+        assert client.is_closed_by_server()
+    assert node.metrics()[answered] == before + 1
 
 
 def test_202_instead_of_413_and_414_when_set(new_node) -> None:
