@@ -970,11 +970,10 @@ def settle(first: Integer, expected: Array, out: Arrays, containers: Array, put_
     if undefined > put_back.shape[0]:
         return -FULL_PLACES
     place = 0
-    bucket = read_bucket = histograms[row - 1, BUCKETS_END] if row else 0
-    count = read_count = histograms[row - 1, COUNTS_END] if row else 0
-    for read in range(row, end):
-        bucket_end = histograms[read, BUCKETS_END]
-        count_end = histograms[read, COUNTS_END]
+    bucket = histograms[row - 1, BUCKETS_END] if row else 0
+    count = histograms[row - 1, COUNTS_END] if row else 0
+    read = row
+    while read < end:
         if expected[histograms[read, NAME]] == UNDEFINED:
             source = sources[read - first]
             put_back[place, BACK_CONTAINER] = source[CONTAINER]
@@ -986,20 +985,33 @@ def settle(first: Integer, expected: Array, out: Arrays, containers: Array, put_
             put_back[place, BACK_KEY_LENGTH] = histograms[read, KEY_LENGTH]
             containers[source[CONTAINER], READ_COUNT] -= 1
             place += 1
-        else:
-            bucket = _moved(bucket_text, bucket, read_bucket, bucket_end)
-            count = _moved(count_text, count, read_count, count_end)
-            for column in range(HISTOGRAM_COLUMNS):
-                histograms[row, column] = histograms[read, column]
-            histograms[row, BUCKETS_END] = bucket
-            histograms[row, COUNTS_END] = count
-            for column in range(LIMIT_COLUMNS):
-                limits[row, column] = limits[read, column]
-            for column in range(SUMS):
-                sums[row, column] = sums[read, column]
-            row += 1
-        read_bucket = bucket_end
-        read_count = count_end
+            read += 1
+            continue
+        # All rows up to the next one that is taken out move at once: column by column, as they are stored.
+        until = read + 1
+        while until < end and expected[histograms[until, NAME]] != UNDEFINED:
+            until += 1
+        # The row before them has not been overwritten: what moved before ends in front of it.
+        read_bucket = histograms[read - 1, BUCKETS_END]
+        read_count = histograms[read - 1, COUNTS_END]
+        bucket_end = _moved(bucket_text, bucket, read_bucket, histograms[until - 1, BUCKETS_END])
+        count_end = _moved(count_text, count, read_count, histograms[until - 1, COUNTS_END])
+        for column in range(HISTOGRAM_COLUMNS):
+            for number in range(until - read):
+                histograms[row + number, column] = histograms[read + number, column]
+        for number in range(row, row + until - read):
+            histograms[number, BUCKETS_END] -= read_bucket - bucket
+            histograms[number, COUNTS_END] -= read_count - count
+        for column in range(LIMIT_COLUMNS):
+            for number in range(until - read):
+                limits[row + number, column] = limits[read + number, column]
+        for column in range(SUMS):
+            for number in range(until - read):
+                sums[row + number, column] = sums[read + number, column]
+        row += until - read
+        read = until
+        bucket = bucket_end
+        count = count_end
     totals[HISTOGRAMS] = row
     totals[BUCKET_BYTES] = bucket
     totals[COUNT_BYTES] = count
