@@ -4,7 +4,8 @@
 
 One run, one process, one table. Rates are per second of processor time, summed over all threads: what one
 core does, whatever else the machine is busy with. Each is the best of eight rounds over the same pings,
-as many as an ingest node ships in one raw object.
+as many as an ingest node ships in one raw object. The steps take turns: a machine whose speed changes from
+minute to minute is then as fast for one as for another.
 The memory is that of a process of its own, which stages one raw object of the largest size.
 """
 
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -113,8 +114,7 @@ def measure(count: int, seed: int, raw_bytes: int, scratch: Path) -> None:
     for heading in ("per core", "pings/s", "JSON MB/s", "µs/ping"):
         table.add_column(heading, justify="left" if heading == "per core" else "right")
     whole = 0.0
-    for name, step in steps:
-        seconds = best_of(step)
+    for (name, _), seconds in zip(steps, best_of_each([step for _, step in steps]), strict=True):
         whole = count / seconds
         table.add_row(
             name, f"{whole:,.0f}", f"{json_bytes / seconds / 1e6:,.0f}", f"{seconds / count * 1e6:,.0f}"
@@ -135,15 +135,21 @@ def measure(count: int, seed: int, raw_bytes: int, scratch: Path) -> None:
         )
 
 
-def best_of(step: Callable[[], object]) -> float:
-    """Seconds of processor time of the fastest round, after one that warms up."""
-    step()
-    times = []
-    for _ in range(ROUNDS):
-        start = time.process_time()
+def best_of_each(steps: Sequence[Callable[[], object]]) -> list[float]:
+    """Seconds of processor time of each step's fastest round, after one that warms up."""
+    from rich.progress import track
+
+    for step in steps:
         step()
-        times.append(time.process_time() - start)
-    return min(times)
+    rounds = []
+    for _ in track(range(ROUNDS), "measuring", transient=True):
+        times = []
+        for step in steps:
+            start = time.process_time()
+            step()
+            times.append(time.process_time() - start)
+        rounds.append(times)
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def exhaust(results: Iterable[object]) -> None:
