@@ -10,7 +10,7 @@ node where there is one, and what still breaks off is narrowed down to the bad b
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
@@ -131,7 +131,14 @@ class WebHdfs:
     # --- Reading -------------------------------------------------------------------------------------
 
     def read(self, path: str, start: int, end: int) -> Iterator[bytes | Gap]:
-        """The bytes `[start, end)`; gaps where no replica can give them."""
+        """The bytes `[start, end)`, at most to the end of the file; gaps where no replica can give them.
+
+        A file that is deleted meanwhile ends where it was.
+        """
+        with suppress(_NotThere):
+            yield from self._read_there(path, start, end)
+
+    def _read_there(self, path: str, start: int, end: int) -> Iterator[bytes | Gap]:
         failures = 0
         while start < end:
             try:
@@ -143,8 +150,6 @@ class WebHdfs:
                 if start < stop:
                     return
                 continue
-            except _NotThere:
-                return
             except (_NotAnswering, _Refused) as error:
                 failures += 1
                 if failures < self._source.max_attempts:

@@ -152,6 +152,24 @@ def test_only_the_bytes_that_are_bad_are_left_out(hdfs: Hdfs, stored):
     assert at == file.bytes
 
 
+def test_a_file_that_is_deleted_while_its_bad_bytes_are_narrowed_down_ends_there(
+    hdfs: Hdfs, stored, monkeypatch: pytest.MonkeyPatch
+):
+    _, source, file = stored()
+    path = path_of(hdfs, source, file)
+    hdfs.corrupt_block(path, 300_000)
+    can_read = WebHdfs._can_read
+
+    def delete_first(self: WebHdfs, name: str, at: int) -> bool:
+        hdfs.delete(path)
+        return can_read(self, name, at)
+
+    monkeypatch.setattr(WebHdfs, "_can_read", delete_first)
+    *_, last = read_all(source, file)
+    assert isinstance(last, SourceProblem)
+    assert last.kind is ProblemKind.MISSING_FILE
+
+
 def test_a_header_that_cannot_be_read_is_a_problem_of_every_range(hdfs: Hdfs, stored):
     _, source, file = stored()
     hdfs.corrupt_block(path_of(hdfs, source, file), 10)
