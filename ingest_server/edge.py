@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
             if not self._is_ended:
                 self._end(answers.MALFORMED)
         else:
-            if self._phase != _IDLE:
+            if self._phase != _IDLE and not self._is_ended:
                 self._wait_for_rest()
         if len(self._waiting) > REQUESTS_WAITING_MAX:
             self._pause()

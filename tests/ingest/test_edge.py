@@ -310,6 +310,20 @@ def test_a_head_that_is_too_long_in_two_ways_is_answered_once(node: RunningNode)
     assert node.metrics()[answered] == before + 1
 
 
+def test_a_refused_request_whose_chunks_are_mostly_overhead_is_answered_once(node: RunningNode) -> None:
+    answered = 'requests_total{status="400"}'
+    before = node.metrics()[answered]
+    long_target = request(target_of(DEFAULTS.max_path_bytes + 1, path_bytes=100), None, headers=(CHUNKED,))
+    with node.client() as client:
+        client.send(long_target[:1_000])
+        # The answer to somebody else shows that the worker has read what was sent before.
+        assert node.ask(request()).status == 200
+        client.send(long_target[1_000:] + b"1;" + b"e" * 100_000)
+        assert client.answer().status == 414
+        assert client.is_closed_by_server()
+    assert node.metrics()[answered] == before
+
+
 def test_202_instead_of_413_and_414_when_set(new_node) -> None:
     node = new_node(answer_too_large_with_202="true").start()
     assert node.ask(request(body=b"x" * (DEFAULTS.max_body_bytes + 1))).status == 202
