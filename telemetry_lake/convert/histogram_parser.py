@@ -994,28 +994,30 @@ def settle(first: Integer, expected: Array, out: Arrays, containers: Array, put_
         # The row before them has not been overwritten: what moved before ends in front of it.
         read_bucket = histograms[read - 1, BUCKETS_END]
         read_count = histograms[read - 1, COUNTS_END]
-        bucket_end = _moved(bucket_text, bucket, read_bucket, histograms[until - 1, BUCKETS_END])
-        count_end = _moved(count_text, count, read_count, histograms[until - 1, COUNTS_END])
-        for column in range(HISTOGRAM_COLUMNS):
-            for number in range(until - read):
-                histograms[row + number, column] = histograms[read + number, column]
+        bucket_shift = read_bucket - bucket
+        count_shift = read_count - count
+        bucket = _moved(bucket_text, bucket, read_bucket, histograms[until - 1, BUCKETS_END])
+        count = _moved(count_text, count, read_count, histograms[until - 1, COUNTS_END])
+        _move_rows(histograms, row, read, until)
+        _move_rows(limits, row, read, until)
+        _move_rows(sums, row, read, until)
         for number in range(row, row + until - read):
-            histograms[number, BUCKETS_END] -= read_bucket - bucket
-            histograms[number, COUNTS_END] -= read_count - count
-        for column in range(LIMIT_COLUMNS):
-            for number in range(until - read):
-                limits[row + number, column] = limits[read + number, column]
-        for column in range(SUMS):
-            for number in range(until - read):
-                sums[row + number, column] = sums[read + number, column]
+            histograms[number, BUCKETS_END] -= bucket_shift
+            histograms[number, COUNTS_END] -= count_shift
         row += until - read
         read = until
-        bucket = bucket_end
-        count = count_end
     totals[HISTOGRAMS] = row
     totals[BUCKET_BYTES] = bucket
     totals[COUNT_BYTES] = count
     return undefined
+
+
+@compiled
+def _move_rows(table: Array, to: Integer, start: Integer, end: Integer) -> None:
+    """Move rows of a table to a place in front of them."""
+    for column in range(table.shape[1]):
+        for number in range(end - start):
+            table[to + number, column] = table[start + number, column]
 
 
 @compiled

@@ -128,12 +128,9 @@ class HistogramRows:
         # Loading numba takes a second, which is of use only to who asks for all histograms of a ping.
         from telemetry_lake.compiled_lists import read_lists
 
-        buckets = self._buckets
-        if pa.types.is_dictionary(buckets.type):
-            buckets = buckets.dictionary_decode()
-        first, all_buckets = read_lists(buckets)
-        _, all_counts = read_lists(self._counts)
-        return first, all_buckets, all_counts
+        first, buckets = read_lists(self._buckets.cast(pa.string()))  # which may be a dictionary
+        _, counts = read_lists(self._counts)
+        return first, buckets, counts
 
     def _find(self, kind: str, process: str, name: str) -> dict[int, list[int]]:
         """One name in all pings of the batch at once, because the next ping will be asked for it, too."""
