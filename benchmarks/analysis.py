@@ -1,11 +1,11 @@
-"""How long analysts wait: the queries of sql/examples/, the analysis module and a map-reduce script.
+"""Measure how long analysts wait: the queries of sql/examples/, the analysis module, map-reduce scripts.
 
     python -m benchmarks.analysis
 
-Makes a lake of its own in a folder: a catalog in a file, and `stable.pings` with a week of pings of the
-client fleet, Firefox's main pings of 72 KB most of them. Then asks each question on this machine some times
-and prints the quickest: seconds from the question to the whole answer. The start of Spark is told apart.
-`--lake FOLDER` keeps the lake, and finds it again on the same day.
+Makes a lake in a folder: a catalog in a file, and `stable.pings` with a week of pings of the client fleet,
+most of them Firefox's main pings of 72 KB. Then asks each question on this machine several times and keeps
+the quickest: seconds from the question to the whole answer. The start of Spark is not counted. `--lake
+FOLDER` keeps the lake, and uses it again on the same day.
 """
 
 import argparse
@@ -24,21 +24,23 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.mapreduce import settings_of
-from benchmarks.realistic_pings import raw_object_of
+from benchmarks.results import Recorder, add_results_option, recording
 from client_fleet.pings import Ping, Pings, Shares
 from jobs.mapreduce import Run, run_script
-from jobs.mapreduce import Table as PingTable
 from jobs.spark_session import open_session
+from lake_testing.realistic_pings import raw_object_of
 from telemetry_lake.analysis import pings, sum_histograms
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.convert import Converter
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.mapreduce.form import Table as PingTable
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.records import OutputFormat
-from telemetry_lake.mapreduce.row_filter import RowFilter
-from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.query import Lake, open_lake
-from telemetry_lake.raw_object import RawObject, RawPing
-from telemetry_lake.settings import PROJECT_ROOT, Settings
-from telemetry_lake.tables import SQL_DIRECTORY, STABLE_PINGS
+from telemetry_lake.mapreduce.script.script import load_script
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.query.lake import Lake, open_lake
+from telemetry_lake.raw.raw_object import RawObject, RawPing
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import SQL_DIRECTORY, STABLE_PINGS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -47,36 +49,40 @@ DAYS = 7
 CLIENTS = 2_000
 PINGS_PER_RAW_OBJECT = 500
 HISTOGRAM = "GC_OPEN_MS"
-"""One that the fleet sends."""
+"""A histogram that the fleet sends."""
 SCRIPTS = ("os_distribution", "os_column", "dimensions_only", "slow_sql")
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 WEEK = f"{(TODAY - timedelta(days=DAYS - 1)).date()}..{TODAY.date()}"
 
 Question = Callable[[], int]
-"""Asks, and says how many rows the answer has."""
+"""Asks, and returns how many rows the answer has."""
 
 
 def main() -> None:
-    """Make the lake, measure and print."""
+    """Make the lake, measure, print and record."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.analysis",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--pings", type=int, default=14_000, help="pings of the week (default 14000)")
     parser.add_argument("--rounds", type=int, default=3, help="of each question (default 3)")
     parser.add_argument("--lake", type=Path, help="a folder for the lake, which is kept")
+    add_results_option(parser)
     arguments = parser.parse_args()
     folder = arguments.lake or Path(tempfile.mkdtemp(prefix="bench-analysis-"))
     try:
-        settings = settings_of(folder.resolve())
-        rows = fill(settings, arguments.pings)
-        measure(settings, folder, rows, arguments.rounds)
+        with recording("analysis", arguments.results) as recorder:
+            settings = settings_of(folder.resolve())
+            rows = fill(settings, arguments.pings)
+            measure(settings, folder, rows, arguments.rounds, recorder)
     finally:
         if arguments.lake is None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def fill(settings: Settings, count: int) -> int:
-    """Append the week's pings unless they are there; how many rows the table has."""
+    """Append the week's pings unless the table has them. Returns the number of its rows."""
     catalog = load_lake_catalog(settings)
     create_tables(catalog)
     table = catalog.load_table(STABLE_PINGS)
@@ -90,7 +96,7 @@ def fill(settings: Settings, count: int) -> int:
 
 
 def rows_of_day(fleet: Pings, day: datetime, count: int) -> pa.Table:
-    """So many pings of the fleet as rows, received on `day`, in the table's sort order."""
+    """Return `count` pings of the fleet as rows, received on `day`, in the table's sort order."""
     converter = Converter(Settings().conversion)
     parts = []
     for first in range(0, count, PINGS_PER_RAW_OBJECT):
@@ -106,7 +112,7 @@ def rows_of_day(fleet: Pings, day: datetime, count: int) -> pa.Table:
 
 
 def as_received(ping: Ping, when: datetime) -> RawPing:
-    """A ping of the fleet as an ingest node stores it."""
+    """Return a ping of the fleet as an ingest node stores it."""
     path, _, query = ping.target.partition("?")
     return RawPing(
         when,
@@ -121,8 +127,9 @@ def as_received(ping: Ping, when: datetime) -> RawPing:
     )
 
 
-def measure(settings: Settings, folder: Path, rows: int, rounds: int) -> None:
-    """Ask everything and print the table."""
+def measure(settings: Settings, folder: Path, rows: int, rounds: int, recorder: Recorder) -> None:
+    """Ask everything, print the table and record it."""
+    recorder.remark(f"{rows:,} pings of {DAYS} days.")
     table = Table(title=f"{rows:,} pings of {DAYS} days; {os.cpu_count()} cores")
     for heading in ("", "seconds", "rows of the answer"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -133,11 +140,12 @@ def measure(settings: Settings, folder: Path, rows: int, rounds: int) -> None:
             answered = ask()
             best = min(best, time.monotonic() - start)
         table.add_row(name, f"{best:.2f}", f"{answered:,}")
+        recorder.add(name, best, "s")
     Console().print(table)
 
 
 def questions(settings: Settings, folder: Path) -> Iterator[tuple[str, Question]]:
-    """Everything that is asked, by the way it is asked."""
+    """Yield every question with its name: SQL, then the analysis module, then map-reduce."""
     with open_lake(settings) as lake:
         for file in sorted(SQL_DIRECTORY.glob("examples/*.sql")):
             sql = file.read_text().replace("GC_MS", HISTOGRAM)
@@ -167,17 +175,17 @@ def questions(settings: Settings, folder: Path) -> Iterator[tuple[str, Question]
 
 
 def ask_sql(lake: Lake, sql: str) -> int:
-    """The rows of a query's answer."""
+    """Return the number of rows that a query answers."""
     return len(lake.query(sql).fetchall())
 
 
 def ask_histogram(chosen: "DataFrame") -> int:
-    """The sums of one histogram, by channel, process and key."""
+    """Return the number of sums of one histogram, by channel, process and key."""
     return len(sum_histograms(chosen, HISTOGRAM, by=["normalized_channel"]))
 
 
 def ask_script(spark: "SparkSession", settings: Settings, run: Run) -> int:
-    """The records that a script writes."""
+    """Return the number of records that a script writes."""
     return run_script(spark, settings, run).written
 
 

@@ -1,12 +1,11 @@
-"""How fast pings are converted, how small they are stored, and how much memory that takes.
+"""Measure how fast pings are converted, how small they are stored, and how much memory that takes.
 
     python -m benchmarks.convert
 
-One run, one process, one table. Rates are per second of processor time, summed over all threads: what one
-core does, whatever else the machine is busy with. Each is the best of eight rounds over the same pings,
-as many as an ingest node ships in one raw object. The steps take turns: a machine whose speed changes from
-minute to minute is then as fast for one as for another.
-The memory is that of a process of its own, which stages one raw object of the largest size.
+Rates are per second of processor time, summed over all threads: what one core does, even when other work runs
+beside it. Each is the best of eight rounds over the same pings, as many as an ingest node ships in one raw
+object. The steps take turns, so that a change in the machine's speed concerns all of them.
+The memory is that of a separate process, which stages one raw object of the largest size.
 """
 
 import argparse
@@ -27,18 +26,22 @@ import orjson
 import pyarrow.fs as pa_fs
 from isal import isal_zlib
 
-from benchmarks.realistic_pings import DEFINITIONS, jittered_pings, raw_object_of
-from telemetry_lake.convert import Converter
-from telemetry_lake.convert.stage import StagedFiles, stage_raw_objects
-from telemetry_lake.raw_object import RawObject, RawPing
-from telemetry_lake.settings import MIB, ConversionSettings
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
+from benchmarks.results import Recorder, add_results_option, recording
+from lake_testing.realistic_pings import DEFINITIONS, jittered_pings, raw_object_of
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.convert.parquet_writer import stage_raw_objects
+from telemetry_lake.raw.raw_object import RawObject, RawPing
+from telemetry_lake.settings import ConversionSettings
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS
+from telemetry_lake.tables.staged import Staged
+from telemetry_lake.units import MIB
 
 # Catalog and console are imported where they are used: the process whose memory is measured needs neither.
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
 ROUNDS = 8
+WHOLE_WAY = "raw object to committed Parquet"
 RAW_KEY = "raw/v1/2026-11-23/14/benchmark/0.arrows"
 TARGET_PINGS_PER_SECOND = 1_900
 TARGET_STORED_BYTES = 5_632
@@ -57,7 +60,9 @@ class Folder:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--pings",
@@ -69,17 +74,39 @@ def main() -> None:
     parser.add_argument(
         "--raw-mib", type=int, default=256, help="raw object for the memory (MiB, 0 for none)"
     )
+    parser.add_argument(
+        "--schemas",
+        type=Path,
+        help="also measure validation by this folder of schemas of others, such as schemas/ of a checkout of "
+        "mozilla-pipeline-schemas",
+    )
+    add_results_option(parser)
     parser.add_argument("--stage", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stage is not None:
         stage_in_this_process(arguments.stage)
         return
-    with tempfile.TemporaryDirectory(prefix="bench-convert-") as scratch:
-        measure(arguments.pings, arguments.seed, arguments.raw_mib * MIB, Path(scratch))
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-convert-") as scratch,
+        recording("convert", arguments.results) as recorder,
+    ):
+        measure(
+            arguments.pings,
+            arguments.seed,
+            arguments.raw_mib * MIB,
+            Path(scratch),
+            recorder,
+            further=(arguments.schemas,) if arguments.schemas else (),
+        )
 
 
-def measure(count: int, seed: int, raw_bytes: int, scratch: Path) -> None:
-    """Run every step over the same pings and print the table."""
+def measure(
+    count: int, seed: int, raw_bytes: int, scratch: Path, recorder: Recorder, *, further: tuple[Path, ...]
+) -> None:
+    """Run every step over the same pings, print what it took and record it.
+
+    `further` are folders with schemas of others, by which validation is measured beside ours.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -87,13 +114,45 @@ def measure(count: int, seed: int, raw_bytes: int, scratch: Path) -> None:
     for ping, document_bytes in jittered_pings(count, seed):
         pings.append(ping)
         json_bytes += document_bytes
+    committed: list[Staged] = []
+    steps = conversion_steps(pings, scratch, committed, further)
+    gzip_bytes = sum(len(ping.body) for ping in pings)
+    title = f"{count} pings of {json_bytes // count:,} bytes of JSON, {gzip_bytes // count:,} with gzip"
+    recorder.remark(title + ".")
+    table = Table(title=title)
+    for heading in ("per core", "pings/s", "JSON MB/s", "µs/ping"):
+        table.add_column(heading, justify="left" if heading == "per core" else "right")
+    for (name, _), seconds in zip(steps, best_of_each([step for _, step in steps]), strict=True):
+        rate, megabytes, microseconds = count / seconds, json_bytes / seconds / 1e6, seconds / count * 1e6
+        table.add_row(name, f"{rate:,.0f}", f"{megabytes:,.0f}", f"{microseconds:,.0f}")
+        target = TARGET_PINGS_PER_SECOND if name == WHOLE_WAY else None
+        recorder.add(name, rate, "pings/s", at_least=target)
+        recorder.add(name, megabytes, "JSON MB/s")
+        recorder.add(name, microseconds, "µs/ping")
+    console = Console(width=100)
+    console.print(table)
+    staged = committed[-1]
+    if [(rows.pings, rows.rejected) for rows in staged.raw_objects] != [(count, {})]:
+        raise SystemExit(f"not every ping was converted: {staged.raw_objects}")
+    stored = sum(file.bytes for file in staged.files) / count
+    console.print(f"stored       {stored:>8,.0f} bytes/ping (target: at most {TARGET_STORED_BYTES:,})")
+    recorder.add("stored", stored, "bytes/ping", at_most=TARGET_STORED_BYTES)
+    if raw_bytes:
+        memory, size = peak_memory(pings, raw_bytes, scratch)
+        name = f"peak memory, raw object of {size / MIB:,.0f} MiB"
+        console.print(f"{name}: {memory / MIB:,.0f} MiB (target: at most {TARGET_MEMORY_BYTES / MIB:,.0f})")
+        recorder.add(name, memory / MIB, "MiB", at_most=TARGET_MEMORY_BYTES / MIB)
+
+
+def conversion_steps(
+    pings: list[RawPing], scratch: Path, committed: list[Staged], further: tuple[Path, ...]
+) -> list[tuple[str, Callable[[], object]]]:
+    """Return what is measured, by name; the last step appends what it staged to `committed`."""
     raw = RawObject(RAW_KEY, raw_object_of(pings))
     bodies = [ping.body for ping in pings]
     settings = ConversionSettings(histogram_definitions_directory=DEFINITIONS)
     validating, trusting = Converter(settings), without_validation(Converter(settings))
     catalog = new_catalog(scratch)
-    committed: list[StagedFiles] = []
-
     steps: list[tuple[str, Callable[[], object]]] = [
         ("gunzip alone", lambda: exhaust(isal_zlib.decompress(body, 31) for body in bodies)),
         (
@@ -102,41 +161,16 @@ def measure(count: int, seed: int, raw_bytes: int, scratch: Path) -> None:
         ),
         ("conversion", lambda: exhaust(trusting.convert(raw))),
         ("conversion + validation", lambda: exhaust(validating.convert(raw))),
-        (
-            "raw object to committed Parquet",
-            lambda: committed.append(stage_and_commit(validating, raw, catalog)),
-        ),
+        (WHOLE_WAY, lambda: committed.append(stage_and_commit(validating, raw, catalog))),
     ]
-    gzip_bytes = sum(map(len, bodies))
-    table = Table(
-        title=f"{count} pings of {json_bytes // count:,} bytes of JSON, {gzip_bytes // count:,} with gzip"
-    )
-    for heading in ("per core", "pings/s", "JSON MB/s", "µs/ping"):
-        table.add_column(heading, justify="left" if heading == "per core" else "right")
-    whole = 0.0
-    for (name, _), seconds in zip(steps, best_of_each([step for _, step in steps]), strict=True):
-        whole = count / seconds
-        table.add_row(
-            name, f"{whole:,.0f}", f"{json_bytes / seconds / 1e6:,.0f}", f"{seconds / count * 1e6:,.0f}"
-        )
-    console = Console(width=100)
-    console.print(table)
-    staged = committed[-1]
-    if [(one.pings, one.rejected) for one in staged.raw_objects] != [(count, {})]:
-        raise SystemExit(f"not every ping was converted: {staged.raw_objects}")
-    stored = sum(file.bytes for file in staged.files) / count
-    console.print(f"whole way    {whole:>8,.0f} pings/s   (target: at least {TARGET_PINGS_PER_SECOND:,})")
-    console.print(f"stored       {stored:>8,.0f} bytes/ping (target: at most {TARGET_STORED_BYTES:,})")
-    if raw_bytes:
-        memory, size = peak_memory(pings, raw_bytes, scratch)
-        console.print(
-            f"peak memory  {memory / MIB:>8,.0f} MiB for a raw object of {size / MIB:,.0f} MiB "
-            f"(target: at most {TARGET_MEMORY_BYTES / MIB:,.0f})"
-        )
+    if further:
+        strict = Converter(settings.model_copy(update={"further_schemas_directories": further}))
+        steps.append(("conversion + validation by schemas of others", lambda: exhaust(strict.convert(raw))))
+    return steps
 
 
 def best_of_each(steps: Sequence[Callable[[], object]]) -> list[float]:
-    """Seconds of processor time of each step's fastest round, after one that warms up."""
+    """Return the seconds of processor time of each step's fastest round, after one that warms up."""
     from rich.progress import track
 
     for step in steps:
@@ -153,13 +187,13 @@ def best_of_each(steps: Sequence[Callable[[], object]]) -> list[float]:
 
 
 def exhaust(results: Iterable[object]) -> None:
-    """Make every result and keep none."""
+    """Compute every result and keep none of them."""
     for _ in results:
         pass
 
 
 def without_validation(converter: Converter) -> Converter:
-    """The same converter with schemas that find nothing wrong."""
+    """Return the same converter, with schemas that accept everything."""
     schemas = converter._schemas._schemas
     for key, schema in schemas.items():
         schemas[key] = dataclasses.replace(schema, validator=None)
@@ -167,10 +201,10 @@ def without_validation(converter: Converter) -> Converter:
 
 
 def new_catalog(scratch: Path) -> "Catalog":
-    """A catalog in a file of its own, with our tables."""
+    """Create a catalog in a file below `scratch`, with the tables of the lake."""
     from pyiceberg.catalog import load_catalog
 
-    from telemetry_lake.catalog import create_tables
+    from telemetry_lake.tables.catalog import create_tables
 
     catalog = load_catalog(
         "benchmark",
@@ -182,9 +216,9 @@ def new_catalog(scratch: Path) -> "Catalog":
     return catalog
 
 
-def stage_and_commit(converter: Converter, raw: RawObject, catalog: "Catalog") -> StagedFiles:
-    """Everything between a raw object in memory and rows that a query sees."""
-    from telemetry_lake.catalog import staging_area
+def stage_and_commit(converter: Converter, raw: RawObject, catalog: "Catalog") -> Staged:
+    """Do everything between a raw object in memory and rows that a query sees. Returns the staged files."""
+    from telemetry_lake.tables.catalog import staging_area
 
     tables = {name: catalog.load_table(name) for name in (LIVE_PINGS, LIVE_REJECTED_PINGS)}
     folders = {}
@@ -199,9 +233,12 @@ def stage_and_commit(converter: Converter, raw: RawObject, catalog: "Catalog") -
 
 
 def peak_memory(pings: list[RawPing], raw_bytes: int, scratch: Path) -> tuple[int, int]:
-    """The most memory a process held that staged one raw object of `raw_bytes`, and the object's size."""
+    """Stage one raw object of `raw_bytes` in a process of its own.
+
+    Returns the most memory that the process held, and the object's size, in bytes.
+    """
     count = raw_bytes * len(pings) // len(raw_object_of(pings))
-    # The same bodies again and again, under paths of their own, as if so many clients had sent them.
+    # The same bodies repeatedly, each time under another document id, as if other clients had sent them.
     many = [
         dataclasses.replace(ping, path=ping.path.replace(ping.path[18:54], str(UUID(int=number)).encode()))
         for number, ping in enumerate(islice(cycle(pings), count))
@@ -218,7 +255,7 @@ def peak_memory(pings: list[RawPing], raw_bytes: int, scratch: Path) -> tuple[in
 
 
 def stage_in_this_process(file: Path) -> None:
-    """Stage the raw object in `file` beside it, and print the most memory this process held, in bytes."""
+    """Stage the raw object `file` beside it, and print the most memory that this process held, in bytes."""
     folders = {}
     for name in (LIVE_PINGS, LIVE_REJECTED_PINGS):
         folder = file.with_name(name)

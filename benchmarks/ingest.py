@@ -1,19 +1,21 @@
-"""How fast one ingest worker acknowledges pings, and what that is worth.
+"""Measure how fast one ingest worker acknowledges pings, beside servers that store nothing.
 
-`make bench-ingest`, or `python -m benchmarks.ingest --help`. One table, measured in one run, of
+    python -m benchmarks.ingest
+
+One table of
 
 - `durable`: the accept worker as it is, `fdatasync` before every 200;
 - `discard`: the same worker with a store that forgets the ping;
 - `nginx`: nginx answering 200 to the same POST;
 
 for bodies of 1, 8 and 30 KB at 1, 64 and 256 connections, with the spool on tmpfs (the price of our code)
-and, for `durable`, on the disk, beside what the disk does by itself: groups of as many bodies as there are
-connections (at most 16 MiB), written and flushed one after another.
+and, for `durable`, on the disk, beside the disk alone: groups of one body for each connection (at most
+16 MiB), written and flushed one after another.
 
 The server is pinned to the first core and wrk to the second. The servers take turns, several rounds for each
-line of the table, so that a minute in which the machine is slow is slow for all of them; a line is the round
-with the median rate. CPU per request is the server's own, from /proc. Sealed segments are deleted as they
-appear: shipping is another process and not measured here.
+line of the table, so that a change in the machine's speed concerns all of them; a line is the round with the
+median rate. CPU per request is the server's own, from /proc. Sealed segments are deleted as they appear:
+shipping is another process and not measured here.
 """
 
 import argparse
@@ -34,8 +36,11 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
+from benchmarks.results import Recorder, add_results_option, recording
 from ingest_server.group_commit import GROUP_MAX_BYTES
-from telemetry_lake.settings import PROJECT_ROOT, IngestSettings
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import IngestSettings
+from telemetry_lake.units import KIB
 
 BODY_BYTES = (1_024, 8_192, 30_720)
 CONNECTIONS = (1, 64, 256)
@@ -96,6 +101,22 @@ class Row:
             f"{self.cpu_microseconds:8.1f} {megabytes:8.1f} {self.failed:6}"
         )
 
+    def record(self, recorder: Recorder) -> None:
+        """Add the figures of this line to a result."""
+        name = line_name(self.spool, self.server, self.body_bytes, self.connections)
+        recorder.add(name, self.requests_per_second, "requests/s")
+        recorder.add(name, self.p50, "ms", measure="p50")
+        recorder.add(name, self.p99, "ms", measure="p99")
+        recorder.add(name, self.cpu_microseconds, "µs", measure="CPU per request")
+        if self.failed:
+            recorder.add(name, self.failed, "requests", measure="failed")
+
+
+def line_name(spool: str, server_kind: str, body_bytes: int, connections: int) -> str:
+    """Return the name of a line of the table among the figures of a result."""
+    plural = "s" if connections != 1 else ""
+    return f"{spool}, {server_kind}, {body_bytes // KIB} KB, {connections} connection{plural}"
+
 
 HEADING = (
     f"{'spool':6} {'server':8} {'body':>6} {'conn.':>5} {'req/s':>9} {'p50 ms':>8} {'p99 ms':>8} "
@@ -104,16 +125,18 @@ HEADING = (
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process has used so far, in user and kernel mode."""
+    """Return the seconds that the process has used so far, in user and kernel mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pinned(core: int, *, realtime: bool) -> list[str]:
+    """Return the beginning of a command that runs on one core only."""
     return ["taskset", "-c", str(core), *(["chrt", "--rr", "1"] if realtime else [])]
 
 
 def free_port() -> int:
+    """Return a TCP port on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -121,7 +144,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def server(kind: str, directory: Path, *, realtime: bool) -> Iterator[tuple[int, int]]:
-    """A server on the first core: its process id and its port."""
+    """Run a server on the first core. Yields its process id and its port."""
     port = free_port()
     if kind == "nginx":
         configuration = directory / "nginx.conf"
@@ -143,6 +166,7 @@ def server(kind: str, directory: Path, *, realtime: bool) -> Iterator[tuple[int,
 
 
 def wait_until_up(process: "subprocess.Popen[bytes]", port: int) -> None:
+    """Wait until the server takes connections; exits when it has ended or does not within the deadline."""
     deadline = time.monotonic() + START_DEADLINE_SECONDS
     while True:
         try:
@@ -150,13 +174,13 @@ def wait_until_up(process: "subprocess.Popen[bytes]", port: int) -> None:
             return
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the server did not start; its message is above") from None
+                raise SystemExit("The server did not start; its own message is above.") from None
             time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def sealed_segments_deleted(directory: Path) -> Iterator[None]:
-    """What the shipper does to the spool, without shipping."""
+    """Delete sealed segments as they appear, as the shipper does after shipping them."""
     stop = threading.Event()
 
     def delete() -> None:
@@ -176,13 +200,13 @@ def sealed_segments_deleted(directory: Path) -> Iterator[None]:
 def measure(
     pid: int, port: int, spool: str, kind: str, body: int, connections: int, options: argparse.Namespace
 ) -> Row:
-    """One run of wrk, after a short one that warms up."""
+    """Run wrk once, after a short run that warms up. Returns what it measured."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(WRK_SCRIPT.format(body_bytes=body))
         script.flush()
 
         def wrk(seconds: float) -> list[int]:
-            shown = subprocess.run(
+            output = subprocess.run(
                 [
                     *pinned(WRK_CORE, realtime=options.realtime),
                     *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name),
@@ -192,10 +216,10 @@ def measure(
                 text=True,
                 check=True,
             ).stdout
-            found = re.search(r"MEASURED ([\d ]+)", shown)
-            if found is None:
-                raise SystemExit(f"wrk did not report: {shown}")
-            return [int(number) for number in found[1].split()]
+            measurement = re.search(r"MEASURED ([\d ]+)", output)
+            if measurement is None:
+                raise SystemExit(f"wrk printed no measurement: {output}")
+            return [int(number) for number in measurement[1].split()]
 
         wrk(1)
         before = cpu_seconds(pid)
@@ -216,7 +240,7 @@ def measure(
 
 
 def disk_requests_per_second(directory: Path, body: int, connections: int) -> float:
-    """Bodies a second that the disk takes in flushed groups of one body for each connection."""
+    """Write groups of one body for each connection, each flushed. Returns the bodies per second."""
     group = min(connections * body, GROUP_MAX_BYTES)
     data = os.urandom(group)
     with tempfile.NamedTemporaryFile(dir=directory) as file:
@@ -230,12 +254,15 @@ def disk_requests_per_second(directory: Path, body: int, connections: int) -> fl
 
 
 def memory_peak_megabytes(pid: int) -> float:
+    """Return the most memory that the process held, in MiB."""
     (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(peak) / 1024
 
 
-def run(spool: str, kinds: Sequence[str], parent: Path, options: argparse.Namespace) -> list[Row]:
-    """The servers through all bodies and connections, taking turns."""
+def run(
+    spool: str, kinds: Sequence[str], parent: Path, options: argparse.Namespace, recorder: Recorder
+) -> list[Row]:
+    """Measure the servers with all bodies and connections, taking turns. Returns the lines of the table."""
     rows = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix="bench-ingest-")))
@@ -246,25 +273,31 @@ def run(spool: str, kinds: Sequence[str], parent: Path, options: argparse.Namesp
         stack.enter_context(sealed_segments_deleted(folder))
         for body, connections in product(options.bodies, options.connections):
             rounds: dict[str, list[Row]] = {kind: [] for kind in kinds}
-            alone = []
+            disk_rates = []
             for _ in range(options.rounds):
                 for kind, (pid, port) in servers.items():
                     rounds[kind].append(measure(pid, port, spool, kind, body, connections, options))
                 if spool == "disk":
-                    alone.append(disk_requests_per_second(folder, body, connections))
+                    disk_rates.append(disk_requests_per_second(folder, body, connections))
             for measured in rounds.values():
                 measured.sort(key=lambda row: row.requests_per_second)
                 rows.append(measured[len(measured) // 2])
                 print(rows[-1], flush=True)
-            if alone:
-                print(f"disk   alone    {body:6} {connections:5} {median(alone):9,.0f}", flush=True)
+                rows[-1].record(recorder)
+            if disk_rates:
+                print(f"disk   alone    {body:6} {connections:5} {median(disk_rates):9,.0f}", flush=True)
+                recorder.add(
+                    line_name(spool, "the disk alone", body, connections), median(disk_rates), "requests/s"
+                )
         for kind, (pid, _) in servers.items():
-            print(f"{spool:6} {kind:8} peak memory {memory_peak_megabytes(pid):.0f} MB", flush=True)
+            peak = memory_peak_megabytes(pid)
+            print(f"{spool:6} {kind:8} peak memory {peak:.0f} MiB", flush=True)
+            recorder.add(f"{spool}, {kind}, peak memory", peak, "MiB")
     return rows
 
 
 def start_seconds(directory: Path) -> tuple[float, float]:
-    """A whole node, started as a user starts it: until the import is done, and until it answers."""
+    """Start a whole node as a user does. Returns the seconds of `--help` and those until it listens."""
     command = [sys.executable, "-m", "ingest_server"]
     started = time.perf_counter()
     subprocess.run([*command, "--help"], cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, check=True)
@@ -273,6 +306,7 @@ def start_seconds(directory: Path) -> tuple[float, float]:
     environment = {
         **os.environ,
         "TELEMETRY_LAKE_INGEST__PORT": str(port),
+        "TELEMETRY_LAKE_INGEST__PRIVATE_PORT": str(free_port()),
         "TELEMETRY_LAKE_INGEST__SPOOL_DIRECTORY": str(directory),
     }
     started = time.perf_counter()
@@ -286,6 +320,7 @@ def start_seconds(directory: Path) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Measure, print and record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--seconds", type=int, default=2, help="of each round, after one second of warming up"
@@ -299,6 +334,7 @@ def main() -> None:
         action="store_true",
         help="SCHED_RR for server and wrk (root): for a machine that is shared",
     )
+    add_results_option(parser)
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
@@ -307,12 +343,14 @@ def main() -> None:
         print("nginx is not installed and left out: apt-get install nginx")
     else:
         kinds.append("nginx")
-    with tempfile.TemporaryDirectory(prefix="bench-ingest-") as directory:
-        imported, up = start_seconds(Path(directory))
-    print(f"start of a whole node: {imported:.2f} s for --help, {up:.2f} s until it listens")
-    print(HEADING)
-    rows = run("tmpfs", kinds, TMPFS, options)
-    run("disk", ["durable"], options.disk_directory, options)
+    with recording("ingest", options.results) as recorder:
+        with tempfile.TemporaryDirectory(prefix="bench-ingest-") as directory:
+            imported, up = start_seconds(Path(directory))
+        print(f"start of a whole node: {imported:.2f} s for --help, {up:.2f} s until it listens")
+        recorder.add("a whole node listens after", up, "s")
+        print(HEADING)
+        rows = run("tmpfs", kinds, TMPFS, options, recorder)
+        run("disk", ["durable"], options.disk_directory, options, recorder)
     rates = {(row.server, row.body_bytes, row.connections): row.requests_per_second for row in rows}
     for body in options.bodies:
         for connections in options.connections:

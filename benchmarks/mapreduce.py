@@ -1,12 +1,12 @@
-"""How fast map-reduce scripts run over a table, and the same question asked of a DataFrame.
+"""Measure how fast map-reduce scripts run over a table, and DataFrames that answer the same questions.
 
     python -m benchmarks.mapreduce
 
-Makes a lake of its own in a folder: a catalog in a file, `stable.pings` with pings of 72 KB on one day and
-rows of dimensions on others. Then runs each script on this machine as `jobs/mapreduce.py` would and prints
-one table. Rates are per second of the clock, from the plan to the finished output, best of the rounds; the
-start of Spark is told apart. The last column is processor time of the map side alone, which other work on
-the machine hardly changes. `--lake FOLDER` keeps the lake, and finds it again.
+Makes a lake in a folder: a catalog in a file, `stable.pings` with pings of 72 KB on one day and rows of
+dimensions on others. Then runs each script on this machine as `jobs/mapreduce.py` would. Rates are per
+second of the clock, from the plan to the finished output, best of the rounds; the start of Spark is a
+figure of its own. The map side alone is processor time, which other work on the machine hardly changes.
+`--lake FOLDER` keeps the lake, and uses it again.
 """
 
 import argparse
@@ -28,23 +28,24 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.realistic_pings import DEFINITIONS, FIRST_SUBMISSION, jittered_pings, raw_object_of
+from benchmarks.results import Recorder, add_results_option, recording
 from jobs.mapreduce import WORKER_IMPORTS, Run, run_script
-from jobs.mapreduce import Table as PingTable
 from jobs.spark_session import open_session
-from telemetry_lake.catalog import create_tables, load_lake_catalog
+from lake_testing.realistic_pings import DEFINITIONS, FIRST_SUBMISSION, jittered_pings, raw_object_of
 from telemetry_lake.columns import SUBMISSION_DATE
-from telemetry_lake.convert import Converter
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.mapreduce.form import Table as PingTable
 from telemetry_lake.mapreduce.map_phase import MapTask, columns_read, map_unit
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
+from telemetry_lake.mapreduce.reading.units import plan_units
 from telemetry_lake.mapreduce.records import OutputFormat
-from telemetry_lake.mapreduce.row_filter import RowFilter
-from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.mapreduce.units import plan_units
-from telemetry_lake.raw_object import RawObject
-from telemetry_lake.row_filters import equal_to
+from telemetry_lake.mapreduce.script.script import load_script
+from telemetry_lake.raw.raw_object import RawObject
 from telemetry_lake.settings import CatalogSettings, ConversionSettings, Settings
-from telemetry_lake.table_files import READ_ONLY_FILE_IO
-from telemetry_lake.tables import table_definition
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import table_definition
+from telemetry_lake.tables.expressions import equal_to
+from telemetry_lake.tables.files import READ_ONLY_FILE_IO
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -91,28 +92,32 @@ SCRIPTS = {
 
 
 def main() -> None:
-    """Make the lake, measure and print."""
+    """Make the lake, measure, print and record."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.mapreduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--pings", type=int, default=20_000, help="pings of 72 KB (default 20000)")
     parser.add_argument("--rows", type=int, default=5_000_000, help="rows of dimensions (default 5000000)")
     parser.add_argument("--rounds", type=int, default=2, help="of each measurement (default 2)")
     parser.add_argument("--lake", type=Path, help="a folder for the lake, which is kept")
     parser.add_argument("--only", default="", help="only rows whose name contains this")
+    add_results_option(parser)
     arguments = parser.parse_args()
     folder = arguments.lake or Path(tempfile.mkdtemp(prefix="bench-mapreduce-"))
     try:
-        settings = settings_of(folder.resolve())
-        fill(settings, arguments.pings, arguments.rows)
-        measure(settings, folder, arguments.rounds, arguments.only)
+        with recording("mapreduce", arguments.results) as recorder:
+            settings = settings_of(folder.resolve())
+            fill(settings, arguments.pings, arguments.rows)
+            measure(settings, folder, arguments.rounds, arguments.only, recorder)
     finally:
         if arguments.lake is None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def settings_of(folder: Path) -> Settings:
-    """Settings of a lake in a folder: files, and a catalog in an SQLite file."""
+    """Return the settings of a lake in `folder`: files, and a catalog in an SQLite file."""
     folder.mkdir(parents=True, exist_ok=True)
     warehouse = (folder / "warehouse").as_uri()
     catalog = CatalogSettings(
@@ -133,20 +138,20 @@ def fill(settings: Settings, pings: int, rows: int) -> None:
     create_tables(catalog)
     table = catalog.load_table(STABLE_PINGS)
     start = time.monotonic()
-    have = table.scan(equal_to(SUBMISSION_DATE, DOCUMENTS_DATE.isoformat())).count()
-    made = table.scan().count() - have
-    for part in converted_pings(pings - have, have):
+    documents = table.scan(equal_to(SUBMISSION_DATE, DOCUMENTS_DATE.isoformat())).count()
+    dimensions = table.scan().count() - documents
+    for part in converted_pings(pings - documents, documents):
         table.append(part)
         show(f"made {part.num_rows:,} pings of 72 KB after {time.monotonic() - start:.0f} s")
-    while made < rows:
-        part = rows_of_dimensions(min(DIMENSIONS_PER_DAY, rows - made), made)
+    while dimensions < rows:
+        part = rows_of_dimensions(min(DIMENSIONS_PER_DAY, rows - dimensions), dimensions)
         table.append(part)
-        made += part.num_rows
-        show(f"made {made:,} rows of dimensions after {time.monotonic() - start:.0f} s")
+        dimensions += part.num_rows
+        show(f"made {dimensions:,} rows of dimensions after {time.monotonic() - start:.0f} s")
 
 
 def converted_pings(count: int, seed: int) -> Iterator[pa.Table]:
-    """So many jittered pings as rows, in the table's sort order within each part."""
+    """Convert `count` jittered pings. Yields them as tables of rows, each in the sort order of the table."""
     converter = Converter(ConversionSettings(histogram_definitions_directory=DEFINITIONS))
     for first in range(0, count, PINGS_PER_APPEND):
         pings = [ping for ping, _ in jittered_pings(min(PINGS_PER_APPEND, count - first), seed + first)]
@@ -156,7 +161,7 @@ def converted_pings(count: int, seed: int) -> Iterator[pa.Table]:
 
 
 def rows_of_dimensions(count: int, seed: int) -> pa.Table:
-    """Rows of a day with real-looking dimensions and next to nothing in their documents."""
+    """Return `count` rows of a day with plausible dimensions and empty documents."""
     chance = np.random.default_rng(seed)
     versions = [f"{number}.0" for number in range(100, 146)]
     builds = [f"2026{month:02}{day:02}120000" for month in range(1, 10) for day in range(1, 29)]
@@ -183,17 +188,17 @@ def rows_of_dimensions(count: int, seed: int) -> pa.Table:
     arrays = []
     schema = table_definition(STABLE_PINGS).arrow_schema()
     for field in schema:
-        said: Any = texts.get(field.name)
-        if isinstance(said, list) and len(said) == count:
-            arrays.append(pa.array(said, field.type))
-        elif isinstance(said, list):
-            codes = chance.integers(0, len(said), count, dtype=np.int32)
-            arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(said)).cast(field.type))
+        value: Any = texts.get(field.name)
+        if isinstance(value, list) and len(value) == count:
+            arrays.append(pa.array(value, field.type))
+        elif isinstance(value, list):
+            codes = chance.integers(0, len(value), count, dtype=np.int32)
+            arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(value)).cast(field.type))
         elif field.name == "sample_id":
             arrays.append(pa.array(chance.integers(0, 100, count, dtype=np.int32)))
         else:
-            plain = {"submission_timestamp": when, "submission_date": day}.get(field.name, said)
-            arrays.append(pa.repeat(pa.scalar(plain or _nothing(field), field.type), count))
+            plain = {"submission_timestamp": when, "submission_date": day}.get(field.name, value)
+            arrays.append(pa.repeat(pa.scalar(plain or _empty_value(field), field.type), count))
     rows = pa.table(arrays, schema=schema)
     order = ("app_update_channel", "app_build_id", "sample_id")
     return rows.sort_by([(name, "ascending") for name in order])
@@ -203,7 +208,7 @@ def _uuid(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _nothing(field: "pa.Field[Any]") -> Any:
+def _empty_value(field: "pa.Field[Any]") -> Any:
     if field.nullable:
         return None
     if pa.types.is_struct(field.type):
@@ -217,18 +222,19 @@ class Question:
 
     name: str
     ask: Callable[[], int]
-    """Answers it with Spark, and says how many pings it looked at."""
+    """Answers the question with Spark, and returns how many pings were read."""
     target: int | None = None
     """In pings a second."""
     run: Run | None = None
-    """The run of a script."""
+    """The run, when a script answers."""
 
 
-def measure(settings: Settings, folder: Path, rounds: int, only: str) -> None:
-    """Run everything and print the table."""
+def measure(settings: Settings, folder: Path, rounds: int, only: str, recorder: Recorder) -> None:
+    """Run everything, print the table and record it."""
     start = time.monotonic()
     session = open_session(settings, "benchmark of mapreduce", short=True, worker_imports=WORKER_IMPORTS)
     up = time.monotonic() - start
+    recorder.add("Spark is up after", up, "s")
     table = Table(title=f"{os.cpu_count()} cores; Spark was up after {up:.1f} s, which is not counted")
     for heading in ("", "pings", "seconds", "pings/s", "target", "map side, µs of a core/ping"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -241,14 +247,18 @@ def measure(settings: Settings, folder: Path, rounds: int, only: str) -> None:
                 start = time.monotonic()
                 pings = question.ask()
                 best = min(best, time.monotonic() - start)
+            on_map_side = map_side(settings, question.run) if question.run else None
             table.add_row(
                 question.name,
                 f"{pings:,}",
                 f"{best:.2f}",
                 f"{pings / best:,.0f}",
                 f"{question.target:,}" if question.target else "",
-                f"{map_side(settings, question.run):,.2f}" if question.run else "",
+                "" if on_map_side is None else f"{on_map_side:,.2f}",
             )
+            recorder.add(question.name, pings / best, "pings/s", at_least=question.target)
+            if on_map_side is not None:
+                recorder.add(question.name, on_map_side, "µs/ping", measure="map side, one core")
             show(f"{question.name}: {pings / best:,.0f} pings/s")
     finally:
         session.stop()
@@ -256,7 +266,7 @@ def measure(settings: Settings, folder: Path, rounds: int, only: str) -> None:
 
 
 def map_side(settings: Settings, run: Run) -> float:
-    """Microseconds of processor time a ping on the map side alone, in this process, over a few units."""
+    """Run the map side alone in this process, over a few units. Returns its processor time in µs per ping."""
     table = load_lake_catalog(settings, file_io=READ_ONLY_FILE_IO).load_table(STABLE_PINGS)
     plan = plan_units(table, run.row_filter)
     read = columns_read(run.script, table_definition(STABLE_PINGS), run.row_filter)
@@ -273,12 +283,12 @@ def map_side(settings: Settings, run: Run) -> float:
             for batch in map_unit(task, number)
             if not batch.column("summary").null_count
         ]
-        used.append((time.process_time() - start) / sum(one.records for one in summaries))
+        used.append((time.process_time() - start) / sum(summary.records for summary in summaries))
     return min(used) * 1e6
 
 
 def questions(settings: Settings, session: "SparkSession", folder: Path) -> Iterator[Question]:
-    """What is measured."""
+    """Yield what is measured: each script, then the same questions to a DataFrame."""
     documents = RowFilter(first_date=DOCUMENTS_DATE, last_date=DOCUMENTS_DATE)
     dimensions = RowFilter(last_date=DOCUMENTS_DATE - timedelta(days=1))
     for number, (name, text) in enumerate(SCRIPTS.items()):
@@ -296,8 +306,8 @@ def questions(settings: Settings, session: "SparkSession", folder: Path) -> Iter
         yield Question(name, ask, target, run)
 
     def by_os() -> int:
-        of_day = session.table(STABLE_PINGS).where(f"submission_date = '{DOCUMENTS_DATE}'")
-        return sum(row["count"] for row in of_day.groupBy("os").count().collect())
+        pings_of_day = session.table(STABLE_PINGS).where(f"submission_date = '{DOCUMENTS_DATE}'")
+        return sum(row["count"] for row in pings_of_day.groupBy("os").count().collect())
 
     def by_dimensions() -> int:
         before = session.table(STABLE_PINGS).where(f"submission_date < '{DOCUMENTS_DATE}'")
@@ -309,7 +319,7 @@ def questions(settings: Settings, session: "SparkSession", folder: Path) -> Iter
 
 
 def show(line: str) -> None:
-    """Tell how far it is."""
+    """Print progress."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,12 +1,14 @@
-"""`python -m benchmarks.pipeline`: the whole local stack under a fleet that sends what production once got.
+"""Measure the whole local stack under a fleet that sends as many pings as production once got.
 
-732 pings per second is what the peak hour of Firefox telemetry in 2014 came to. Printed while it runs: how
+    python -m benchmarks.pipeline
+
+732 pings per second was the rate of Firefox telemetry in the peak hour of 2014. While it runs, it prints how
 many pings are acknowledged, how many of them are in the tables, and the backlog between the two. Afterwards:
 
 - whether the backlog stayed flat: how much it grew per minute over the second half of the run;
 - freshness: from the server's timestamp of a ping to the commit that made it queryable (p50, p95, worst);
 - whether every acknowledged ping is in the lake, once;
-- where the processor time went, by program.
+- the processor time of each program.
 """
 
 import argparse
@@ -26,11 +28,12 @@ import pyarrow.parquet as pq
 from pyiceberg.manifest import ManifestEntryStatus
 from pyiceberg.table import Table
 
-from benchmarks.local_lake import LocalLake, RunningFleet, local_lake, running_fleet
-from benchmarks.proof_check import wait_for_verdict
+from benchmarks.results import Recorder, add_results_option, recording
+from lake_testing.local_lake import LocalLake, RunningFleet, local_lake, running_fleet
+from lake_testing.proof_check import wait_for_verdict
 from telemetry_lake import columns
-from telemetry_lake.catalog import load_lake_catalog
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
+from telemetry_lake.tables.catalog import load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS
 
 PRODUCTION_PEAK_PINGS_PER_SECOND: Final = 732
 TABLES: Final = (LIVE_PINGS, LIVE_REJECTED_PINGS)
@@ -45,7 +48,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The pings at one moment, `at_seconds` after the start of the fleet."""
+    """How many pings there were `at_seconds` after the start of the fleet."""
 
     at_seconds: float
     acknowledged: int
@@ -53,12 +56,12 @@ class Sample:
 
     @property
     def backlog(self) -> int:
-        """Acknowledged, and not yet in a table."""
+        """The pings that are acknowledged and not yet in a table."""
         return self.acknowledged - self.rows
 
 
 def main() -> None:
-    """Run the command line; exits with 1 when a ping was lost or doubled."""
+    """Run the command line. Exits with 1 when a ping was lost or doubled."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.pipeline",
         description=__doc__,
@@ -68,36 +71,57 @@ def main() -> None:
         "--rate", type=float, default=PRODUCTION_PEAK_PINGS_PER_SECOND, help="pings per second"
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to send")
-    given = parser.parse_args()
+    add_results_option(parser)
+    arguments = parser.parse_args()
+    peak = arguments.rate == PRODUCTION_PEAK_PINGS_PER_SECOND
+    name = "pipeline" if peak else f"pipeline_{arguments.rate:g}"
     started = time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder, local_lake({}) as lake:
+    with (
+        recording(name, arguments.results, module="pipeline") as recorder,
+        tempfile.TemporaryDirectory(prefix="pipeline-") as folder,
+        local_lake({}) as lake,
+    ):
         say("the stack is up")
-        sys.exit(
-            measure(lake, Path(folder) / "acknowledged", rate=given.rate, minutes=given.minutes, say=say)
-        )
+        run = Run(lake, Path(folder) / "acknowledged", arguments.rate, arguments.minutes * 60)
+        holds = measure(run, recorder, say)
+    sys.exit(0 if holds else 1)
 
 
-def measure(lake: LocalLake, proof: Path, *, rate: float, minutes: float, say: Say) -> int:
-    """Send for `minutes` at `rate` pings per second, print what was measured; the exit status."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is measured: a stack, the file for the proof of its fleet, pings per second, and for how long."""
+
+    lake: LocalLake
+    proof: Path
+    rate: float
+    seconds: float
+
+
+def measure(run: Run, recorder: Recorder, say: Say) -> bool:
+    """Let a fleet send, then print and record. Returns whether every ping is in the lake once."""
+    lake = run.lake
     before = {program.name: lake.processor_seconds(program.name) for program in lake.plan.programs}
-    with running_fleet(lake.url, proof, "--rate", f"{rate:g}", "--quiet") as fleet:
-        samples = _samples(lake, fleet, minutes * 60, say)
-        spent = {name: lake.processor_seconds(name) - seconds for name, seconds in before.items()}
+    with running_fleet(lake.url, run.proof, "--rate", f"{run.rate:g}", "--quiet") as fleet:
+        samples = _samples(lake, fleet, run.seconds, say)
+        processor_seconds = {name: lake.processor_seconds(name) - seconds for name, seconds in before.items()}
         times = psutil.Process(fleet.process.pid).cpu_times()
-        spent["the client fleet"] = times.user + times.system
+        processor_seconds["the client fleet"] = times.user + times.system
         fleet.stop()
-    verdict = wait_for_verdict(proof, lake.settings, deadline_seconds=CATCH_UP_MAX_SECONDS)
-    _print_backlog(samples, rate)
-    _print_freshness(lake)
+    verdict = wait_for_verdict(run.proof, lake.settings, deadline_seconds=CATCH_UP_MAX_SECONDS)
+    _report_freshness(lake, recorder)
+    _report_backlog(samples, run.rate, recorder)
     print(verdict)
+    recorder.remark(f"{verdict}.")
     print(f"\nprocessor time in {samples[-1].at_seconds:.0f} s, in cores:")
-    for name, seconds in sorted(spent.items(), key=lambda entry: -entry[1]):
-        print(f"  {name:24} {seconds / samples[-1].at_seconds:5.2f}")
-    return 0 if verdict.holds else 1
+    for name, seconds in sorted(processor_seconds.items(), key=lambda entry: -entry[1]):
+        cores = seconds / samples[-1].at_seconds
+        print(f"  {name:24} {cores:5.2f}")
+        recorder.add(f"processor time: {name}", cores, "cores")
+    return verdict.holds
 
 
 def _samples(lake: LocalLake, fleet: RunningFleet, seconds: float, say: Say) -> list[Sample]:
@@ -118,7 +142,7 @@ def _rows(table: Table) -> int:
     return 0 if snapshot is None or snapshot.summary is None else int(snapshot.summary["total-records"] or 0)
 
 
-def _print_backlog(samples: list[Sample], rate: float) -> None:
+def _report_backlog(samples: list[Sample], rate: float, recorder: Recorder) -> None:
     second_half = samples[len(samples) // 2 :]
     seconds = [sample.at_seconds for sample in second_half]
     backlog = [sample.backlog for sample in second_half]
@@ -129,9 +153,12 @@ def _print_backlog(samples: list[Sample], rate: float) -> None:
         f"{statistics.median(backlog):,.0f} pings, growing by {growth * 60:+,.0f} a minute: "
         + ("flat" if growth < FLAT_SHARE * rate else "NOT flat")
     )
+    recorder.add("acknowledged", acknowledged, "pings/s")
+    recorder.add("backlog in the second half, median", statistics.median(backlog), "pings")
+    recorder.add("growth of the backlog", growth * 60, "pings/minute", at_most=FLAT_SHARE * rate * 60)
 
 
-def _print_freshness(lake: LocalLake) -> None:
+def _report_freshness(lake: LocalLake, recorder: Recorder) -> None:
     catalog = load_lake_catalog(lake.settings)
     seconds = np.concatenate([_seconds_to_commit(catalog.load_table(name)) for name in TABLES])
     p50, p95, worst = np.percentile(seconds, [50, 95, 100])
@@ -140,10 +167,13 @@ def _print_freshness(lake: LocalLake) -> None:
         f"freshness: p50 {p50:.1f} s, p95 {p95:.1f} s ({judgement} {FRESHNESS_TARGET_SECONDS:.0f} s), "
         f"worst {worst:.1f} s, of {len(seconds):,} rows"
     )
+    recorder.add("freshness, p50", p50, "s")
+    recorder.add("freshness, p95", p95, "s", at_most=FRESHNESS_TARGET_SECONDS)
+    recorder.add("freshness, worst", worst, "s")
 
 
 def _seconds_to_commit(table: Table) -> "np.typing.NDArray[np.float64]":
-    """For every row of `table`, from its submission timestamp to the snapshot that brought it."""
+    """Return the seconds from each row's submission to the snapshot that added it: float64, shape (rows,)."""
     ages = [np.empty(0)]
     for snapshot in table.snapshots():
         for manifest in snapshot.manifests(table.io):

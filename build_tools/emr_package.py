@@ -1,4 +1,4 @@
-"""Makes what EMR needs to run the Spark jobs of this clone, and uploads it: `make emr-package`.
+"""Makes and uploads what EMR needs to run the Spark jobs of this clone: `make emr-package`.
 
 What is in the bucket already is neither made nor sent again. The last lines name every artifact.
 """
@@ -15,16 +15,18 @@ from typing import Annotated, Final
 
 import typer
 
-from telemetry_lake.failures import FatalError, TelemetryLakeError
-from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.settings import MIB, PROJECT_ROOT, Settings, load_settings
-from telemetry_lake.spark_package import (
+from telemetry_lake.deploy.spark_package import (
     REQUIREMENTS_FILE,
     Artifact,
     SparkPackage,
     missing_artifacts,
     package_of,
 )
+from telemetry_lake.failures import FatalError, TelemetryLakeError
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Settings, load_settings
+from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.units import MIB
 
 PYTHON_VERSION: Final = "3.11"
 PLATFORM: Final = "x86_64-manylinux_2_34"
@@ -34,7 +36,7 @@ _LEFT_OUT: Final = {"__pycache__", "tests"}
 
 
 def environment_archive(python: str, requirements: Path) -> bytes:
-    """A virtual environment for `python` with the locked requirements, as a tar.gz that works anywhere.
+    """Make a virtual environment for `python` with the locked requirements, as a tar.gz that works anywhere.
 
     Its `bin/python` is a link to `python`, an absolute path on EMR's machines, so nothing in it names the
     place where it was made. Raises FatalError when a requirement cannot be installed.
@@ -74,7 +76,7 @@ def environment_archive(python: str, requirements: Path) -> bytes:
 
 
 def _archive(folder: Path) -> bytes:
-    """All files of a folder, without dates and owners, so that equal files give equal bytes."""
+    """Return all files of a folder, without dates and owners, so that equal files give equal bytes."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=COMPRESSION_LEVEL, mtime=0) as compressed,
@@ -93,7 +95,7 @@ def _undated(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def upload(settings: Settings, package: SparkPackage) -> list[Artifact]:
-    """Put what is missing into the lake bucket; what was put, in the order of the package.
+    """Put what is missing into the lake bucket; return what was put, in the order of the package.
 
     Raises FatalError and RetriableError.
     """
@@ -112,7 +114,7 @@ def _content(settings: Settings, package: SparkPackage, artifact: Artifact) -> b
         return artifact.body
     if artifact.path is not None:
         if not artifact.path.is_file():
-            raise FatalError(f"{artifact.path} is not there: run `make install`")
+            raise FatalError(f"{artifact.path} does not exist: run `make install`")
         return artifact.path.read_bytes()
     assert artifact == package.environment
     _say("making the environment: a minute or two")

@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 
 list_jars() { find lib -name '*.jar' | LC_ALL=C sort; }
 
-# Prints what differs from checksums.sha256 (wrong, missing and unknown jars); nothing when all is well.
+# Prints what differs from checksums.sha256 (wrong, missing and unknown jars); nothing when they agree.
 differences() {
-    # --quiet still names what is wrong or missing, on standard output; its summary on standard error is not wanted.
+    # --quiet still names what is wrong or missing, on standard output; its summary on standard error is dropped.
     sha256sum --check --quiet checksums.sha256 2>/dev/null || true
     list_jars | while read -r jar; do
         grep -qF "  $jar" checksums.sha256 || echo "$jar: not in $1/checksums.sha256"
@@ -19,10 +19,10 @@ differences() {
 fetch() {
     rm -rf lib
     mkdir lib
-    # What Maven says goes to a file: even quiet it sends control characters to a terminal.
+    # Maven's output goes to a file: even quiet it sends control characters to a terminal.
     if ! mvn -q -B -f pom.xml generate-resources >lib/maven.log 2>&1; then
         cat lib/maven.log >&2
-        echo "Maven could not fetch the artifacts of $1/pom.xml (above: why). Is the network there?" \
+        echo "Maven could not fetch the artifacts of $1/pom.xml, for the reason above. Is the network available?" \
             "Then run the same command again; what was fetched is kept." >&2
         rm -rf lib
         exit 1
@@ -43,8 +43,8 @@ bring() {
     found=$(differences "$1")
     if [ -n "$found" ]; then
         echo "$found" >&2
-        echo "The jars in $1/lib/ are not those that $1/checksums.sha256 promises." >&2
-        echo "If $1/pom.xml was changed on purpose run 'make lock-java'; otherwise what Maven has is damaged: delete" \
+        echo "The jars in $1/lib/ do not match $1/checksums.sha256." >&2
+        echo "If you changed $1/pom.xml, run 'make lock-java'; otherwise Maven's copies are damaged: delete" \
             "these artifacts from ~/.m2/repository and run 'make install' again." >&2
         rm -rf lib
         exit 1

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Makes .venv (Python packages) and java/lib (jars) what the locked files say. Quick when nothing has changed.
+# Brings .venv (Python packages) and java/lib (jars) to the state of the locked files, and web/static to that of its
+# sources. Quick when nothing has changed.
 set -eu
 cd "$(dirname "$0")/.."
 
-# Two installs at once would undo each other; the second waits, then finds everything done.
+# Two installs at once would undo each other; the second waits, and then has nothing to do.
 if [ "${TELEMETRY_LAKE_INSTALL_LOCKED:-}" != yes ] && command -v flock >/dev/null 2>&1; then
     TELEMETRY_LAKE_INSTALL_LOCKED=yes exec flock requirements.txt build_tools/install.sh
 fi
@@ -17,7 +18,7 @@ venv_is_ours() {
         .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 }
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -d java/lib ] && venv_is_ours; then
-    exit 0
+    exec build_tools/build_pages.sh
 fi
 
 build_tools/preflight.sh
@@ -32,7 +33,7 @@ fi
 # pip installs uv alone, from its entry in requirements.txt; uv, ten times faster, does the rest.
 # --compile-bytecode: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile all
 # that it imports: Airflow's scheduler in 5.5 s instead of 3.7, Great Expectations with Spark in 12.8 instead of 6.4.
-# --system-certs: as pip and Maven do, trust what this machine trusts, so that a company's proxy is no obstacle.
+# --system-certs: as pip and Maven do, trust the authorities that this machine trusts, such as a company's proxy.
 awk '/^[a-z]/ { is_uv = /^uv==/ } is_uv' requirements.txt >.venv/uv.txt
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.txt
 
@@ -43,4 +44,5 @@ echo "Installing the Python packages of requirements.txt into .venv"
 echo "Fetching the Java artifacts of java/pom.xml into java/lib, those of the tests into java/hadoop/lib"
 build_tools/fetch_jars.sh
 
+build_tools/build_pages.sh
 echo "$wanted" >"$stamp"

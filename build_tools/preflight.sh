@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says, in one sentence each, what this machine lacks, and prints nothing when nothing is missing.
+# Prints, in one sentence each, what this machine lacks; nothing when nothing is missing.
 # Exit status 1 when something is missing.
 # With --print-python it prints the Python 3.11 to use instead, and looks for nothing else.
 set -eu
@@ -35,7 +35,7 @@ complain() {
 }
 
 if python=$(find_python); then
-    # Debian splits venv from Python; without it the error would come from deep inside.
+    # Debian splits venv from Python; without this check the error would be obscure.
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         complain "Python 3.11 is here but its venv module is missing; on Debian: apt-get install python3.11-venv"
 else

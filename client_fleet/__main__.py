@@ -137,7 +137,7 @@ async def _send(run: _Run, proof: ProofFile | None, console: Console, *, quiet: 
 
 
 def _target(url: str) -> Target:
-    """The host and port of `url`; ValueError, with an example, for anything but a plain HTTP address."""
+    """Return host and port of `url`; raises ValueError for anything but a plain HTTP address."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
         raise ValueError(f"--target takes an address such as {DEFAULT_TARGET}, not {url!r}")

@@ -1,4 +1,4 @@
-"""Who the fleet is: clients that keep their id, their build, their machine and their habits."""
+"""The clients of the fleet, which keep their id, their build, their machine and their activity."""
 
 import math
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ _ACTIVITY_WEIGHTS: Final = (30, 45, 25)
 
 @dataclass(slots=True)
 class Client:
-    """One profile of one person; the counters move on with every ping."""
+    """One profile of one user; every ping moves its counters on."""
 
     client_id: str
     profile_group_id: str
@@ -108,19 +108,19 @@ class Client:
 
 
 def random_uuid(rng: Random) -> str:
-    """A version 4 UUID; https://www.rfc-editor.org/rfc/rfc9562.html#section-5.4."""
+    """Return a version 4 UUID; https://www.rfc-editor.org/rfc/rfc9562.html#section-5.4."""
     bits = rng.getrandbits(128) & ~_UUID_FIXED_BITS | _UUID_VERSION_4
     digits = f"{bits:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def random_machines(rng: Random) -> list[Machine]:
-    """The machines that the fleet's desktop clients share."""
+    """Return the machines that the fleet's desktop clients share."""
     return [_machine(rng, number, _DESKTOPS) for number in range(MACHINES_COUNT)]
 
 
 def random_client(rng: Random, machines: list[Machine]) -> Client:
-    """A new client with a history of its own."""
+    """Return a new client with a history of its own."""
     is_phone = rng.random() < PHONE_SHARE
     builds = FENIX_BUILDS if is_phone else FIREFOX_BUILDS
     return Client(

@@ -8,11 +8,12 @@ of patches that are its own: ids, dates, counters, build and timings. Sections c
 each place, so that two documents of one fleet practically never have the same text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 import orjson
 
@@ -24,6 +25,9 @@ from client_fleet.histograms import (
     histogram_entries,
     histogram_text,
 )
+from telemetry_lake.histograms.bucket_ranges import FUNCTIONAL_RANGES, HistogramType, bucket_bounds
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 VARIANTS_COUNT: Final = 16
 """How many variants of every section there are for each level of activity."""
@@ -53,6 +57,10 @@ _SCALARS: Final = tuple(
     for name in ("active_ticks", "total_uri_count", "max_concurrent_tab_count", "unique_domains_count",
                  "session_time_ms", "picked_count", "error_count", "retry_count")
 )  # fmt: skip
+_TIMES, _SIZES = (
+    [bound for bound in bucket_bounds(FUNCTIONAL_RANGES[kind]) if 2**10 <= bound < 2**30]
+    for kind in (HistogramType.TIMING_DISTRIBUTION, HistogramType.MEMORY_DISTRIBUTION)
+)
 _STATEMENTS: Final = (
     "SELECT id FROM moz_places WHERE url_hash = :hash", "DELETE FROM moz_cookies WHERE name = :name",
     "UPDATE moz_bookmarks SET position = :position", "INSERT INTO moz_inputhistory VALUES (:place, :input)",
@@ -88,7 +96,7 @@ class DocumentSource:
     def main_ping(
         self, rng: Random, client: Client, document_id: str, created: datetime, *, saved_session: bool = False
     ) -> Document:
-        """A `main` ping, or a `saved-session`, which is the same for a whole session.
+        """Return a `main` ping, or a `saved-session`, which is the same for a whole session.
 
         The client's counters move on. `created` is when the client made it, by its own clock.
         """
@@ -109,12 +117,12 @@ class DocumentSource:
 
 
 def main_ping(rng: Random, client: Client, created: datetime, source: DocumentSource) -> bytes:
-    """The JSON text of one `main` ping with an id of its own, about 72 KB."""
+    """Return the JSON text of one `main` ping with an id of its own, about 72 KB."""
     return source.main_ping(rng, client, random_uuid(rng), created).json()
 
 
 def event_ping(rng: Random, client: Client, document_id: str, created: datetime) -> SmallDocument:
-    """An `event` ping: what the parent process recorded since the last one."""
+    """Return an `event` ping: what the parent process recorded since the last one."""
     document = _common(client, document_id, created, "event")
     uptime = int(rng.expovariate(1 / 3_600_000))
     events = []
@@ -137,7 +145,7 @@ def event_ping(rng: Random, client: Client, document_id: str, created: datetime)
 
 
 def crash_ping(rng: Random, client: Client, document_id: str, created: datetime) -> SmallDocument:
-    """A `crash` ping with the frames of the thread that crashed; it has an id, and no environment."""
+    """Return a `crash` ping with the frames of the thread that crashed; it has an id, and no environment."""
     document = _common(client, document_id, created, "crash")
     frames = [
         {"ip": f"0x{rng.getrandbits(47):x}", "module_index": rng.randrange(3), "trust": "cfi"}
@@ -178,7 +186,7 @@ def crash_ping(rng: Random, client: Client, document_id: str, created: datetime)
 
 
 def baseline_ping(rng: Random, client: Client, created: datetime) -> SmallDocument:
-    """A Glean `baseline` ping: how long the application was in use. Its id is in the path alone."""
+    """Return a Glean `baseline` ping: how long the application was in use. Its id is in the path alone."""
     active = rng.random() < 0.6
     document = _glean(rng, client, created, "active" if active else "inactive", timedelta(hours=4))
     document["metrics"] = {
@@ -199,7 +207,7 @@ def baseline_ping(rng: Random, client: Client, created: datetime) -> SmallDocume
 
 
 def metrics_ping(rng: Random, client: Client, created: datetime) -> SmallDocument:
-    """A Glean `metrics` ping, sent about once a day. Its id is in the path alone."""
+    """Return a Glean `metrics` ping, sent about once a day. Its id is in the path alone."""
     document = _glean(
         rng,
         client,
@@ -213,8 +221,8 @@ def metrics_ping(rng: Random, client: Client, created: datetime) -> SmallDocumen
         "quantity": {"gfx.adapter.ram": rng.choice((512, 1_024, 4_096, 8_192))},
         "string": {"search.default_engine": rng.choice(("google-b-d", "ddg", "bing", "ecosia"))},
         "uuid": {"legacy.telemetry.profile_group_id": client.profile_group_id},
-        "timing_distribution": {name: _glean_distribution(rng) for name in rng.sample(_SCALARS, 10)},
-        "memory_distribution": {"memory.total": _glean_distribution(rng)},
+        "timing_distribution": {name: _glean_distribution(rng, _TIMES) for name in rng.sample(_SCALARS, 10)},
+        "memory_distribution": {"memory.total": _glean_distribution(rng, _SIZES)},
         "labeled_counter": {
             "glean.error.invalid_overflow": {"gfx.status": 1},
             "networking.http_response_version": {
@@ -401,160 +409,101 @@ def _processes(rng: Random, content: tuple[HistogramDefinition, ...], activity: 
 
 
 def _environment(rng: Random, machine: Machine) -> bytes:
-    """The environment behind `build`, which is the client's own; closes it."""
+    """Write the environment behind `build`, which is the client's own, and close it.
+
+    The form is `environment.json`; what differs between machines is drawn here, in a fixed order.
+    """
     adapter, vendor, device = rng.choice(_GRAPHICS)
-    addons = {
-        name: {
-            "version": f"{rng.randrange(1, 160)}.{rng.randrange(10)}.{rng.randrange(10)}",
-            "scope": 1,
-            "type": "extension",
-            "updateDay": 20_700 + rng.randrange(70),
-            "installDay": 18_000 + rng.randrange(2_700),
-            "isSystem": name.endswith("@mozilla.org"),
-            "isWebExtension": True,
-            "multiprocessCompatible": True,
-            "blocklisted": False,
-            "userDisabled": False,
-            "appDisabled": False,
-            "foreignInstall": False,
-            "hasBinaryComponents": False,
-            "signedState": 2,
-            "name": name,
-        }
-        for name in rng.sample(_ADDONS, rng.randrange(4, len(_ADDONS)))
-    }
-    environment = {
-        "partner": {
-            "distributionId": None,
-            "distributionVersion": None,
-            "partnerId": None,
-            "partnerNames": [],
-        },
-        "system": {
-            "memoryMB": machine.memory_mb,
-            "virtualMaxMB": 134_217_728,
-            "isWow64": False,
-            "cpu": {
-                "isWindowsSMode": False,
-                "count": machine.cpu_cores * 2,
-                "cores": machine.cpu_cores,
-                "vendor": rng.choice(("GenuineIntel", "AuthenticAMD")),
-                "family": 6,
-                "model": rng.randrange(60, 200),
-                "stepping": rng.randrange(12),
-                "l2cacheKB": 1_280,
-                "l3cacheKB": 12_288,
-                "speedMHz": rng.randrange(1_200, 3_900),
-                "extensions": [
-                    "hasMMX",
-                    "hasSSE",
-                    "hasSSE2",
-                    "hasSSE3",
-                    "hasSSE4_1",
-                    "hasSSE4_2",
-                    "hasAVX",
-                    "hasAES",
-                ],
-            },
-            "os": {
-                "name": machine.os,
-                "version": machine.os_version,
-                "locale": machine.locale,
-                "installYear": 2_019 + rng.randrange(7),
-            },
-            "hdd": {
-                where: {
-                    "model": f"disk {rng.getrandbits(24):06X}",
-                    "revision": f"{rng.getrandbits(16):04X}",
-                    "type": "SSD",
-                }
-                for where in ("profile", "binary", "system")
-            },
-            "gfx": {
-                "D2DEnabled": True,
-                "DWriteEnabled": True,
-                "adapters": [
-                    {
-                        "description": adapter,
-                        "vendorID": vendor,
-                        "deviceID": device,
-                        "subsysID": f"{rng.getrandbits(32):08x}",
-                        "RAM": None,
-                        "driver": "igdumdim64 igd10iumd64 igd10iumd64 igd12umd64",
-                        "driverVersion": f"{rng.randrange(20, 32)}.0.101.{rng.randrange(9_999)}",
-                        "driverDate": f"{rng.randrange(1, 13)}-{rng.randrange(1, 29)}-2025",
-                        "GPUActive": True,
-                    }
-                ],
-                "monitors": [
-                    {"screenWidth": 1_920, "screenHeight": 1_080, "refreshRate": rng.choice((60, 144))}
-                ],
-                "features": {
-                    "compositor": "webrender",
-                    "gpuProcess": {"status": "available"},
-                    "wrQualified": {"status": "available"},
-                    "webgl": {"status": "available"},
-                    "openglCompositing": {"status": "available"},
-                },
-            },
-            "appleModelId": None,
-            "hasWinPackageId": False,
-        },
-        "settings": {
-            "blocklistEnabled": True,
-            "e10sEnabled": True,
-            "e10sMultiProcesses": 8,
-            "fissionEnabled": True,
-            "telemetryEnabled": machine.number % 3 == 0,
+    addons: Json = {name: _addon(rng, name) for name in rng.sample(_ADDONS, rng.randrange(4, len(_ADDONS)))}
+    environment = _filled(
+        _environment_template(),
+        {
+            "adapter": adapter,
+            "adapter_vendor": vendor,
+            "adapter_device": device,
+            "addons": addons,
+            "memory_mb": machine.memory_mb,
+            "cpu_threads": machine.cpu_cores * 2,
+            "cpu_cores": machine.cpu_cores,
+            "cpu_vendor": rng.choice(("GenuineIntel", "AuthenticAMD")),
+            "cpu_model": rng.randrange(60, 200),
+            "cpu_stepping": rng.randrange(12),
+            "cpu_mhz": rng.randrange(1_200, 3_900),
+            "os_name": machine.os,
+            "os_version": machine.os_version,
             "locale": machine.locale,
-            "intl": {
-                "requestedLocales": [machine.locale],
-                "availableLocales": [machine.locale, "en-US"],
-                "appLocales": [machine.locale, "en-US"],
-                "systemLocales": [machine.locale],
-                "regionalPrefsLocales": [machine.locale],
-                "acceptLanguages": [machine.locale, "en-US", "en"],
-            },
-            "update": {"channel": "release", "enabled": True, "autoDownload": True, "background": True},
-            "userPrefs": {
-                "browser.cache.disk.capacity": rng.choice((358_400, 1_048_576, 256_000)),
-                "browser.search.region": rng.choice(("US", "DE", "FR", "BR", "PL", "JP")),
-                "browser.startup.page": rng.choice((1, 3)),
-                "browser.urlbar.suggest.searches": True,
-                "network.trr.mode": rng.choice((0, 2, 5)),
-                "privacy.trackingprotection.enabled": rng.random() < 0.3,
-            },
-            "sandbox": {"effectiveContentProcessLevel": 6, "contentWin32kLockdownState": 3},
-            "addonCompatibilityCheckEnabled": True,
-            "isDefaultBrowser": rng.random() < 0.7,
-            "defaultSearchEngine": rng.choice(("google-b-d", "ddg", "bing", "ecosia")),
-        },
-        "profile": {
-            "creationDate": 18_000 + rng.randrange(2_700),
-            "firstUseDate": 18_000 + rng.randrange(2_700),
-            "recoveredFromBackup": None,
-        },
-        "addons": {
-            "activeAddons": addons,
-            "theme": {
-                "id": "default-theme@mozilla.org",
-                "version": "1.4.1",
-                "blocklisted": False,
-                "installDay": 19_300,
-            },
-            "activeGMPlugins": {
-                "gmp-gmpopenh264": {"version": "2.6.0", "userDisabled": False, "applyBackgroundUpdates": 1}
+            "install_year": 2_019 + rng.randrange(7),
+            "disks": {where: _disk(rng) for where in ("profile", "binary", "system")},
+            "subsystem_id": f"{rng.getrandbits(32):08x}",
+            "driver_version": f"{rng.randrange(20, 32)}.0.101.{rng.randrange(9_999)}",
+            "driver_date": f"{rng.randrange(1, 13)}-{rng.randrange(1, 29)}-2025",
+            "refresh_rate": rng.choice((60, 144)),
+            "telemetry_enabled": machine.number % 3 == 0,
+            "cache_capacity": rng.choice((358_400, 1_048_576, 256_000)),
+            "region": rng.choice(("US", "DE", "FR", "BR", "PL", "JP")),
+            "startup_page": rng.choice((1, 3)),
+            "trr_mode": rng.choice((0, 2, 5)),
+            "tracking_protection": rng.random() < 0.3,
+            "is_default_browser": rng.random() < 0.7,
+            "search_engine": rng.choice(("google-b-d", "ddg", "bing", "ecosia")),
+            "creation_day": 18_000 + rng.randrange(2_700),
+            "first_use_day": 18_000 + rng.randrange(2_700),
+            "experiments": {
+                f"study-{rng.randrange(400)}-rollout": {
+                    "branch": rng.choice(("control", "treatment-a", "treatment-b")),
+                    "type": "nimbus-rollout",
+                }
+                for _ in range(rng.randrange(6, 20))
             },
         },
-        "experiments": {
-            f"study-{rng.randrange(400)}-rollout": {
-                "branch": rng.choice(("control", "treatment-a", "treatment-b")),
-                "type": "nimbus-rollout",
-            }
-            for _ in range(rng.randrange(6, 20))
-        },
-    }
+    )
     return orjson.dumps(environment)[1:] + b","
+
+
+@cache
+def _environment_template() -> Json:
+    """Return `environment.json`: every text `$name` in it stands for a value of that name."""
+    template: Json = orjson.loads(Path(__file__).with_name("environment.json").read_bytes())
+    return template
+
+
+def _filled(template: Json, values: Mapping[str, Json]) -> Json:
+    """Return a copy of `template` with `values` in their places."""
+    if isinstance(template, dict):
+        return {name: _filled(member, values) for name, member in template.items()}
+    if isinstance(template, list):
+        return [_filled(element, values) for element in template]
+    if isinstance(template, str) and template.startswith("$"):
+        return values[template[1:]]
+    return template
+
+
+def _addon(rng: Random, name: str) -> Json:
+    return {
+        "version": f"{rng.randrange(1, 160)}.{rng.randrange(10)}.{rng.randrange(10)}",
+        "scope": 1,
+        "type": "extension",
+        "updateDay": 20_700 + rng.randrange(70),
+        "installDay": 18_000 + rng.randrange(2_700),
+        "isSystem": name.endswith("@mozilla.org"),
+        "isWebExtension": True,
+        "multiprocessCompatible": True,
+        "blocklisted": False,
+        "userDisabled": False,
+        "appDisabled": False,
+        "foreignInstall": False,
+        "hasBinaryComponents": False,
+        "signedState": 2,
+        "name": name,
+    }
+
+
+def _disk(rng: Random) -> Json:
+    return {
+        "model": f"disk {rng.getrandbits(24):06X}",
+        "revision": f"{rng.getrandbits(16):04X}",
+        "type": "SSD",
+    }
 
 
 def _glean(
@@ -604,8 +553,8 @@ def _glean_time(moment: datetime) -> str:
     return moment.isoformat(timespec="minutes")
 
 
-def _glean_distribution(rng: Random) -> dict[str, object]:
-    bounds = sorted({int(2 ** (rng.randrange(80, 240) / 8)) for _ in range(rng.randrange(2, 12))})
+def _glean_distribution(rng: Random, all_bounds: Sequence[int]) -> dict[str, object]:
+    bounds = sorted({rng.choice(all_bounds) for _ in range(rng.randrange(2, 12))})
     values = {str(bound): 1 + int(rng.expovariate(1 / 5)) for bound in bounds}
     return {"sum": sum(int(bound) * count for bound, count in values.items()), "values": values}
 

@@ -49,11 +49,11 @@ class Document:
     parts: tuple[bytes | Section, ...]
 
     def json(self) -> bytes:
-        """The text of the document."""
+        """Return the text of the document."""
         return b"".join(part if isinstance(part, bytes) else part.text for part in self.parts)
 
     def gzip(self) -> bytes:
-        """The document as one gzip member; raises struct.error where a patch is too long."""
+        """Return the document as one gzip member; raises struct.error where a patch is too long."""
         pieces = [_HEADER]
         checksum = size = 0
         for part in self.parts:
@@ -76,9 +76,9 @@ class SmallDocument:
     text: bytes
 
     def json(self) -> bytes:
-        """The text of the document."""
+        """Return the text of the document."""
         return self.text
 
     def gzip(self) -> bytes:
-        """The document as one gzip member."""
+        """Return the document as one gzip member."""
         return isal_zlib.compress(self.text, _SMALL_DOCUMENT_LEVEL, wbits=_GZIP)

@@ -72,13 +72,13 @@ _CATEGORICAL_LABELS_MAX: Final = 50
 
 
 def linear_bounds(low: int, high: int, count: int) -> tuple[int, ...]:
-    """The lower bounds of a linear histogram with `count` buckets between `low` and `high`."""
+    """Return the lower bounds of a linear histogram with `count` buckets between `low` and `high`."""
     steps = count - 2
     return 0, *(int((low * (steps - index) + high * index) / steps + 0.5) for index in range(count - 1))
 
 
 def exponential_bounds(low: int, high: int, count: int) -> tuple[int, ...]:
-    """The lower bounds of an exponential histogram: an equal share, in logarithms, of what is left."""
+    """Return the lower bounds of an exponential histogram: an equal share, in logarithms, of what is left."""
     bounds = [0, low]
     for index in range(2, count):
         step = (math.log(high) - math.log(bounds[-1])) / (count - index)
@@ -88,7 +88,7 @@ def exponential_bounds(low: int, high: int, count: int) -> tuple[int, ...]:
 
 @cache
 def histogram_definitions() -> tuple[HistogramDefinition, ...]:
-    """The definitions that the fleet's build knows, sorted by name; always the same ones."""
+    """Return the definitions that the fleet's build knows, sorted by name; always the same ones."""
     rng = Random(_DEFINITIONS_SEED)  # noqa: S311
     names = rng.sample([f"{s}_{m}" for s in _SUBSYSTEMS for m in _MEASURES], DEFINITIONS_COUNT)
     return tuple(sorted((_definition(rng, name) for name in names), key=lambda definition: definition.name))
@@ -104,7 +104,7 @@ def histogram_entries(rng: Random, definitions: Sequence[HistogramDefinition], a
 
 
 def histogram_text(rng: Random, definition: HistogramDefinition, activity: float) -> str:
-    """One filled histogram as a unified ping sends it: empty buckets only at both ends of what is filled."""
+    """Return a filled histogram as a unified ping sends it: empty buckets only at both of its ends."""
     buckets = definition.buckets
     if definition.kind is HistogramKind.FLAG:
         counts = {0: 1, 1: 0} if rng.random() < 0.8 else {0: 0, 1: 1, 2: 0}

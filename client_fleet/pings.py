@@ -4,6 +4,8 @@ Every ping says what has to become of it once it is acknowledged, which makes a 
 the pings that were acknowledged can be looked for, one by one, in the lake.
 """
 
+import bz2
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -70,13 +72,13 @@ class Ping:
     document: Document | SmallDocument | bytes
 
     def body(self) -> bytes:
-        """The bytes to send."""
+        """Return the bytes to send."""
         return self.document if isinstance(self.document, bytes) else self.document.gzip()
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many of all pings are of a special kind, from 0 to 1; raises ValueError when they are no shares."""
+    """How many of all pings are of a special kind, from 0 to 1; raises ValueError when they are not."""
 
     duplicates: float = 0.0
     late: float = 0.0
@@ -114,9 +116,9 @@ class Pings(Iterator[Ping]):
         self._bomb = SmallDocument(b'{"type":"event","padding":"' + b" " * BOMB_BYTES + b'"}').gzip()
         self._date_header = ("", datetime.min.replace(tzinfo=UTC))
         self._malformations = (
-            self._truncated_gzip, self._not_json, self._not_an_object, self._empty, self._bomb_ping,
-            self._unknown_type, self._unknown_version, self._invalid_id, self._bare_id, self._cut_path,
-            self._schema_violation, self._invalid_histogram,
+            self._truncated_gzip, self._truncated_zlib, self._unreadable_encoding, self._not_json,
+            self._not_an_object, self._empty, self._bomb_ping, self._unknown_type, self._unknown_version,
+            self._invalid_id, self._bare_id, self._cut_path, self._schema_violation, self._invalid_histogram,
         )  # fmt: skip
 
     def __next__(self) -> Ping:
@@ -216,8 +218,8 @@ class Pings(Iterator[Ping]):
 
     def _date(self) -> str:
         now = self._clock().replace(microsecond=0)
-        text, of = self._date_header
-        if of != now:
+        text, formatted = self._date_header
+        if formatted != now:
             text = format_datetime(now, usegmt=True)
             self._date_header = text, now
         return text
@@ -245,6 +247,17 @@ class Pings(Iterator[Ping]):
         body = self._event().body()
         return self._event_with(ErrorType.INVALID_GZIP, body=body[: -len(body) // 3])
 
+    def _truncated_zlib(self) -> Ping:
+        return self._event_with(ErrorType.INVALID_COMPRESSION, body=zlib.compress(self._event_json())[:-4])
+
+    def _unreadable_encoding(self) -> Ping:
+        return self._event_with(ErrorType.UNSUPPORTED_ENCODING, body=bz2.compress(self._event_json()))
+
+    def _event_json(self) -> bytes:
+        document = self._event().document
+        assert not isinstance(document, bytes)
+        return document.json()
+
     def _not_json(self) -> Ping:
         return self._event_with(
             ErrorType.INVALID_JSON, body=SmallDocument(b'{"type": "event", "id": ').gzip()
@@ -257,7 +270,7 @@ class Pings(Iterator[Ping]):
         return self._event_with(ErrorType.EMPTY_BODY, body=b"")
 
     def _bomb_ping(self) -> Ping:
-        return self._event_with(ErrorType.TOO_LARGE, body=self._bomb)
+        return self._event_with(ErrorType.TOO_COSTLY, body=self._bomb)
 
     def _unknown_type(self) -> Ping:
         # Neither Firefox's envelope nor Glean's, so that only a schema of its own would do.

@@ -58,7 +58,7 @@ class ProofFile:
 
 
 def read_proof(path: Path) -> Iterator[Acknowledgement]:
-    """The acknowledgements in `path`, in order."""
+    """Return the acknowledgements in `path`, in order."""
     with path.open("rb") as lines:
         for line in lines:
             yield Acknowledgement(**orjson.loads(line))

@@ -37,7 +37,7 @@ class Status:
                 await asyncio.sleep(LIVE_SECONDS)
 
     def summary(self) -> Table:
-        """The tally of the whole run."""
+        """Return the tally of the whole run."""
         tally, seconds = self._tally, self._seconds()
         return self._table((tally.acknowledged / seconds, tally.body_bytes / seconds / _MEGABYTE))
 

@@ -25,7 +25,7 @@ class Latencies:
         self._total += 1
 
     def percentile(self, share: float) -> float | None:
-        """The time, in seconds, that `share` (0 to 1) of all stayed below; None when nothing was counted."""
+        """Return the seconds that `share` (0 to 1) of all stayed below; None when nothing was counted."""
         rest = share * self._total
         for index, count in enumerate(self._counts):
             rest -= count

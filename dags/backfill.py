@@ -1,8 +1,8 @@
 """# Backfill
 
 Copies a range of dates of the historic archive into `live.pings` and `live.rejected_pings`, and proves for
-each date that everything arrived before anybody sees it. One run a range; the ranges may be small, and a run
-may take days.
+each date that everything arrived before any of it is visible. One run copies one range; ranges may be small,
+and a run may take days.
 
 **Steps**: `plan` lists the archive once; `run` copies and converts what is not copied yet; `verify` compares,
 by unit, records, bytes, ids and digests of the archive with what was written, and prints a report a date;
@@ -12,7 +12,7 @@ by unit, records, bytes, ids and digests of the archive with what was written, a
 **Anything may be killed, cleared or run again at any time.** Every step goes on where it stopped, and nothing
 is doubled, even by two runs at once. *MiB a second* and *units at the same time* spare the old cluster.
 
-**Red at `publish`?** A date has losses that nobody accepted, or differences that nobody can explain; the last
+**Red at `publish`?** A date has losses that were not accepted, or unexplained differences; the last
 lines of the log name them. The other dates of the range are published. Look at the report in the log of
 `verify`, then trigger the run again with *accept losses* filled in, or mend the archive and give a label.
 
@@ -23,16 +23,16 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
+from dags.date_form import archive_dates_param
 from dags.spark_job import spark_job
 
-DATE = r"\d{4}-\d{2}-\d{2}"
 WHICH = (
     *("--dates", "{{ params.dates }}"),
     *("--root", "{{ params.root or '' }}"),
     *("--directories", "{{ params.directories or '' }}"),
     *("--label", "{{ params.label or '' }}"),
 )
-"""What every step is told, so that all of them mean the same backfill."""
+"""The options of every step, so that all of them mean the same backfill."""
 
 
 @dag(
@@ -43,13 +43,7 @@ WHICH = (
     is_paused_upon_creation=False,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=2)},
     params={
-        "dates": Param(
-            "2014-03-01..2014-03-07",
-            type="string",
-            pattern=rf"^({DATE}(\.\.{DATE})?|undated)$",
-            title="Dates of the archive",
-            description="FIRST..LAST, both included, one date, or `undated`: files without a date.",
-        ),
+        "dates": archive_dates_param("2014-03-01..2014-03-07"),
         "root": Param(
             None,
             type=["null", "string"],
@@ -97,7 +91,7 @@ WHICH = (
     tags=["live", "spark"],
 )
 def backfill() -> None:
-    """Four jobs, one after another."""
+    """Run four jobs, one after the other."""
     plan = spark_job("plan", "jobs.backfill", ["plan", *WHICH], execution_timeout=timedelta(hours=12))
     run = spark_job(
         "run",

@@ -2,7 +2,8 @@
 
 Counts the pings of each day by document type, from `live.pings` into `derived.ping_counts`.
 
-**When** Every hour, for yesterday and today (UTC). For other days, trigger it with a range of dates.
+**When** Every hour, for yesterday and today (UTC), and for those of all days before for which pings have come
+since they were counted, 7 in a run, oldest first.
 
 **Again?** Any time: the counts of the chosen days are replaced in one commit.
 
@@ -32,7 +33,7 @@ from dags.spark_job import spark_job
     tags=["derived", "spark"],
 )
 def count_pings() -> None:
-    """One Spark job."""
+    """Run one Spark job."""
     spark_job(
         "count_pings",
         "jobs.count_pings",

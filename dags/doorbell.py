@@ -1,8 +1,8 @@
 """The doorbell of the drain: rings while index messages wait, and never takes one.
 
 The queue is asked for its length only, so receive counts are not used up, and a run that never starts
-loses nothing. While nobody answers, the bell rings ever more rarely, so that an outage of the scheduler
-does not leave hundreds of runs behind that find nothing to do.
+loses nothing. While no run takes messages, the bell rings more and more rarely, so that an outage of the
+scheduler does not leave hundreds of runs behind that find nothing to do.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ POLL_SECONDS: Final = 1.0
 RING_AGAIN_SECONDS: Final = 5.0
 """How soon the bell rings again while messages still wait."""
 RING_AGAIN_MAX_SECONDS: Final = 60.0
-AWAY_SECONDS: Final = 5.0
+UNAVAILABLE_SECONDS: Final = 5.0
 """How long to wait after an error before the queue is asked again."""
 
 _log = logging.getLogger(__name__)
@@ -31,20 +31,20 @@ class IndexQueueDoorbell(BaseEventTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments, of which there are none: the settings say which queue it is."""
+        """Return the class and its arguments: none, because the settings say which queue it is."""
         return (f"{type(self).__module__}.{type(self).__qualname__}", {})
 
     async def run(self) -> AsyncGenerator[TriggerEvent, None]:
-        """Ring for ever; an outage of the queue is waited out."""
+        """Ring until the trigger is stopped; an outage of the queue is waited out."""
         bell = Bell()
         while True:
             try:
                 async for waiting, in_flight in _queue_lengths():
                     if bell.rings(waiting, in_flight, now=time.monotonic()):
                         yield TriggerEvent({"waiting": waiting})  # type: ignore[no-untyped-call]
-            except Exception as error:  # noqa: BLE001  whatever it is, a dead doorbell would stop the drain
+            except Exception as error:  # noqa: BLE001  after any error: without the doorbell the drain would stop
                 _log.warning("the queue does not say how long it is, asking again: %s", error)
-                await asyncio.sleep(AWAY_SECONDS)
+                await asyncio.sleep(UNAVAILABLE_SECONDS)
 
 
 class Bell:
@@ -56,7 +56,7 @@ class Bell:
         self._seen: tuple[int, int] | None = None
 
     def rings(self, waiting: int, in_flight: int, *, now: float) -> bool:
-        """Whether to ring, with so many messages waiting and in flight, at the time `now` in seconds."""
+        """Return whether to ring at the time `now` in seconds, with these numbers of messages."""
         if waiting == 0:
             self._next, self._pause = float("-inf"), RING_AGAIN_SECONDS
             return False
@@ -70,14 +70,14 @@ class Bell:
 
 
 async def _queue_lengths() -> AsyncGenerator[tuple[int, int], None]:
-    """How many messages wait and how many are being worked on, about, every `POLL_SECONDS`."""
+    """Yield about how many messages wait and how many are worked on, every `POLL_SECONDS`."""
     from aiobotocore.config import AioConfig
     from aiobotocore.session import get_session
 
-    from telemetry_lake.object_store import client_arguments
-    from telemetry_lake.settings import load_settings
+    from telemetry_lake.settings import Role, load_settings
+    from telemetry_lake.storage.aws import client_arguments
 
-    settings = load_settings().sqs
+    settings = load_settings(role=Role.DOORBELL).sqs
     arguments = {**client_arguments(settings), "config": AioConfig(retries={"total_max_attempts": 1})}
     async with get_session().create_client("sqs", **arguments) as sqs:
         url = (await sqs.get_queue_url(QueueName=settings.index_queue_name))["QueueUrl"]

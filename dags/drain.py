@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk import Asset, AssetWatcher, TriggerRule, dag, task
 
 from dags.doorbell import IndexQueueDoorbell
-from dags.lake_drain import PATIENT, lake_drain
+from dags.lake_drain import PATIENT, lake_connections
 
 Json = dict[str, Any]
 CLAIMED = "claimed"
@@ -29,49 +29,55 @@ raw_index = Asset("raw_index", watchers=[AssetWatcher(name="doorbell", trigger=I
 
 @task
 def claim(ti: Any = None) -> list[Json]:
-    """Cut what waits on the queue into batches that belong to us; their parts, which are to be converted."""
-    with lake_drain() as lake:
-        claimed = lake.claim().model_dump(mode="json")
+    """Cut what waits on the queue into batches that belong to us; return their parts, to be converted."""
+    from telemetry_lake.drain.steps import Drain
+
+    with lake_connections() as lake:
+        claimed = Drain(lake).claim().model_dump(mode="json")
     ti.xcom_push(CLAIMED, claimed)
     return [part for batch in claimed["batches"] for part in batch["parts"]]
 
 
 @task
 def convert(part: Json) -> None:
-    """Stage the rows of some raw objects as Parquet files that nobody sees yet."""
-    from telemetry_lake.batch import Part
+    """Stage the rows of some raw objects as Parquet files that no reader sees yet."""
+    from telemetry_lake.drain.batch import Part
+    from telemetry_lake.drain.steps import Drain
 
-    with lake_drain() as lake:
-        lake.convert(Part.model_validate(part))
+    with lake_connections() as lake:
+        Drain(lake).convert(Part.model_validate(part))
 
 
 @task
 def validate(claimed: Json) -> list[list[str]]:
     """Ask the gates whether each batch may become visible, and decide what it consists of."""
-    from telemetry_lake.claim import Claimed
+    from telemetry_lake.drain.claim import Claimed
+    from telemetry_lake.drain.steps import Drain
 
-    with lake_drain() as lake:
-        return [audit.lines() for audit in lake.validate(Claimed.model_validate(claimed))]
+    with lake_connections() as lake:
+        return [audit.lines() for audit in Drain(lake).validate(Claimed.model_validate(claimed))]
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
 def publish(claimed: Json) -> list[Json]:
     """Commit each batch that was let pass; one whose gates failed does not hold the others back."""
-    from telemetry_lake.claim import Claimed
+    from telemetry_lake.drain.claim import Claimed
+    from telemetry_lake.drain.steps import Drain
 
-    with lake_drain() as lake:
-        return [done.model_dump(mode="json") for done in lake.publish(Claimed.model_validate(claimed))]
+    with lake_connections() as lake:
+        commitments = Drain(lake).publish(Claimed.model_validate(claimed))
+        return [commitment.model_dump(mode="json") for commitment in commitments]
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
 def acknowledge(claimed: Json) -> None:
     """Delete the messages of what is committed; fail when something is left to look at."""
-    from telemetry_lake.claim import Claimed
-    from telemetry_lake.drain import raise_if_unfinished
+    from telemetry_lake.drain.claim import Claimed
+    from telemetry_lake.drain.steps import Drain, raise_if_unfinished
 
-    with lake_drain() as lake:
+    with lake_connections() as lake:
         all_claimed = Claimed.model_validate(claimed)
-        raise_if_unfinished(all_claimed, lake.acknowledge(all_claimed))
+        raise_if_unfinished(all_claimed, Drain(lake).acknowledge(all_claimed))
 
 
 @dag(
@@ -79,7 +85,7 @@ def acknowledge(claimed: Json) -> None:
     schedule=[raw_index],
     catchup=False,
     # One run works while the other waits for Airflow between its tasks. A third only makes batches smaller,
-    # and a batch costs 2 s of a core however small. What more workers are for are the parts of a batch.
+    # and a batch costs 2 s of a core however small. More workers help with the parts of a batch.
     max_active_runs=2,
     is_paused_upon_creation=False,
     # What is converted is published before more is claimed. By default the first tasks of all runs go first,
@@ -89,7 +95,7 @@ def acknowledge(claimed: Json) -> None:
     tags=["live"],
 )
 def drain() -> None:
-    """The order of the steps."""
+    """Put the steps into their order."""
     parts: Any = claim()
     claimed = parts[CLAIMED]
     convert.expand(part=parts) >> validate(claimed) >> publish(claimed) >> acknowledge(claimed)

@@ -1,8 +1,8 @@
-"""A Spark job on Amazon EMR: what is asked of EMR, and how the task waits for it without a worker.
+"""A Spark job on Amazon EMR: the requests to EMR, and how the task waits without a worker.
 
-Both operators wait deferred, ask for the artifacts of `telemetry_lake.spark_package`, and end what they
-started when it fails, takes too long or is cancelled. That EMR ends it does not depend on Airflow: the time
-limit goes with the request, and a cluster has no life besides its one step.
+Both operators wait deferred, use the artifacts of `telemetry_lake.deploy.spark_package`, and end what they
+started when it fails, takes too long or is cancelled. EMR ends it without Airflow, too: the time limit goes
+with the request, and a cluster ends with its one step.
 """
 
 import math
@@ -19,43 +19,50 @@ from airflow.providers.amazon.aws.operators.emr import (
 from airflow.providers.amazon.aws.triggers.base import AwsBaseWaiterTrigger
 from airflow.sdk.exceptions import AirflowException
 
-from dags.spark_job import KILL_AFTER_SECONDS, TEMPLATE_FIELDS, SparkJob, limit_seconds
+from dags.spark_operator import (
+    KILL_AFTER_SECONDS,
+    TEMPLATE_FIELDS,
+    SparkJob,
+    TimeLimitReached,
+    limit_seconds,
+)
+from telemetry_lake.deploy.job_variables import variables_for_jobs
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import Settings, SparkSettings, load_settings, variables_for_jobs
+from telemetry_lake.settings import Settings, SparkSettings, load_settings
 
 ENVIRONMENT: Final = "environment"
 """The folder that Spark unpacks the environment into, beside every driver and executor."""
 TRIGGER_SPARE: Final = timedelta(minutes=5)
-"""How much later than the trigger itself Airflow gives up waiting for it."""
+"""How much later than the trigger itself Airflow stops waiting for it."""
 PROPERTY_MAX_LENGTH: Final = 1_024
-"""Of a property of a job of EMR Serverless; the settings of a catalog are one."""
+"""The longest property of a job of EMR Serverless; the settings of a catalog are one property."""
 IDLE_SECONDS: Final = 600
-"""A cluster that does nothing for so long ends itself, should it outlive its step for whatever reason."""
+"""A cluster that is idle for this long ends itself, should it outlive its step for any reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """What spark-submit is told besides the job and its arguments."""
+    """The options of spark-submit besides the job and its arguments."""
 
     entry_point: str
     options: dict[str, str]
-    """Spark's options; none of them needs quoting."""
+    """Spark's options, which need no quoting."""
     properties: dict[str, str]
-    """More of them, with values that hold quotes and blanks: the variables of driver and executors."""
+    """Options with quotes and blanks in their values: the variables of driver and executors."""
 
 
 class EmrEnded(AwsBaseWaiterTrigger):
-    """Waits until what `what` names has ended, and ends it when somebody stops the task meanwhile.
+    """Waits until what `what` names has ended, and ends it when the task is stopped meanwhile.
 
-    The provider's own triggers lose which state of a cluster they wait for, and say of a job that failed
+    The provider's own triggers lose which state of a cluster they wait for, and report of a failed job
     nothing by which it could be found.
     """
 
     aws_hook_class: type[AwsGenericHook[Any]] = AwsGenericHook
     waiter: str
-    """The provider's name for what is waited for."""
+    """The provider's name of the waiter."""
     states: tuple[str, ...]
-    """What of EMR's answers is logged."""
+    """The parts of EMR's answers that are logged."""
 
     def __init__(
         self, what: dict[str, str], waiter_delay: int, waiter_max_attempts: int, **connection: Any
@@ -130,7 +137,7 @@ class ServerlessJob(SparkJob, EmrServerlessStartJobOperator):
         )
 
     def execute(self, context: Any, event: Any = None) -> Any:
-        """Start the job and wait, deferred; once more from the beginning when the application was woken."""
+        """Start the job and wait, deferred; Airflow calls this again when the application was woken."""
         if event is not None and event["status"] != "success":
             raise AirflowException(f"application {self.application_id} does not start: {event['message']}")
         settings = load_settings()
@@ -188,7 +195,7 @@ class ServerlessJob(SparkJob, EmrServerlessStartJobOperator):
         found = emr.get_job_run(**run)["jobRun"]
         if found["state"] not in EmrServerlessHook.JOB_TERMINAL_STATES:
             emr.cancel_job_run(**run)
-            raise AirflowException(f"{self.module} did not end in time and was cancelled ({_shown(run)})")
+            raise TimeLimitReached(f"{self.module} did not end in time and was cancelled ({_shown(run)})")
         raise AirflowException(
             f"{self.module} ended as {found['state']}: {found.get('stateDetails') or 'EMR gives no reason'} "
             f"({_shown(run)}). Its log is the link 'S3 Logs' of this task: SPARK_DRIVER/stderr.gz"
@@ -218,7 +225,7 @@ class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
         try:
             cluster = super().execute(context)
         except Exception:
-            # The cluster may be there although one of the questions after it failed.
+            # The cluster may exist although one of the requests after it failed.
             if getattr(self, "_job_flow_id", None):
                 self.on_kill()
             raise
@@ -239,7 +246,7 @@ class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
         """Go on when the cluster has ended, or when it is not waited for any longer.
 
-        A cluster that somebody ended by hand looks like one that has done its work; only its step tells.
+        A cluster that was ended by hand looks like one that has done its work: only its step shows which.
         """
         assert event is not None
         cluster = event["what"]["ClusterId"]
@@ -250,7 +257,7 @@ class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
         status = emr.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]
         if not status["State"].startswith("TERMINATED"):
             emr.terminate_job_flows(JobFlowIds=[cluster])
-            raise AirflowException(
+            raise TimeLimitReached(
                 f"{self.module} did not end in time and its cluster {cluster} was terminated"
             )
         reasons = [
@@ -264,7 +271,7 @@ class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
         )
 
     def _cluster(self, settings: Settings, seconds: int) -> dict[str, Any]:
-        """The request body of RunJobFlow."""
+        """Return the request body of RunJobFlow."""
         spark = settings.spark
         submit = _submit(settings, "spark.yarn.appMasterEnv.")
         options = [part for item in submit.options.items() for part in ("--conf", "=".join(item))]
@@ -316,13 +323,13 @@ class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
 
 
 def _submit(settings: Settings, driver_environment: str) -> Submit:
-    """How our package is given to Spark; `driver_environment` begins the names of the driver's variables.
+    """Return how our package is given to Spark; the names of the driver's variables begin with a prefix.
 
     Raises ConfigurationError when the package of this code was not uploaded, or when the settings hold keys.
     """
     # The client of S3 takes its time to import, and the DAG processor imports none of this module's tasks.
-    from telemetry_lake.object_store import ObjectStore
-    from telemetry_lake.spark_package import missing_artifacts, package_of
+    from telemetry_lake.deploy.spark_package import missing_artifacts, package_of
+    from telemetry_lake.storage.object_store import ObjectStore
 
     interpreter = f"./{ENVIRONMENT}/bin/python"
     variables = {**variables_for_jobs(settings), "PYSPARK_PYTHON": interpreter}
@@ -353,7 +360,7 @@ def _workers(spark: SparkSettings, asked_for: object) -> int:
 
 
 def _attempts(spark: SparkSettings, seconds: int) -> int:
-    """How often to look whether a job has ended that may run for so many seconds."""
+    """Return how often to poll for the end of a job that may run for this many seconds."""
     return math.ceil((spark.start_max_seconds + seconds + spark.end_max_seconds) / spark.poll_seconds)
 
 

@@ -1,7 +1,7 @@
 """# Maintenance
 
-Keeps the tables quick to read: compacts the files of yesterday, expires old snapshots, rewrites manifests,
-and deletes files that no snapshot names.
+Keeps the tables quick to read: compacts the files of yesterday, and of dates before that have too many,
+expires old snapshots, rewrites manifests, and deletes files that no snapshot names.
 
 **When** Every day at 03:30 UTC. Readers and writers go on meanwhile.
 
@@ -20,12 +20,12 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
-from dags.date_form import dates_param
+from dags.date_form import dates_param, late_dates_param
 from dags.spark_job import spark_job
 
 
 def days(default: int, minimum: int, title: str, description: str) -> Param:
-    """A number of days."""
+    """Return a field for a number of days."""
     return Param(default, type="integer", minimum=minimum, maximum=365, title=title, description=description)
 
 
@@ -38,8 +38,12 @@ def days(default: int, minimum: int, title: str, description: str) -> Param:
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
         "dates": dates_param("yesterday", description="The partitions to compact."),
+        "late_dates": late_dates_param(7),
         "keep_days": days(
-            7, 1, "Keep snapshots (days)", "Of stable and derived tables; live ones keep two days."
+            7,
+            1,
+            "Keep snapshots (days)",
+            "Of stable and derived tables; live ones keep two days of those that replaced files.",
         ),
         "orphan_days": days(7, 3, "Keep orphans (days)", "How old a file has to be that no snapshot names."),
     },
@@ -47,12 +51,13 @@ def days(default: int, minimum: int, title: str, description: str) -> Param:
     tags=["live", "stable", "derived", "spark"],
 )
 def maintenance() -> None:
-    """One Spark job for all tables."""
+    """Run one Spark job for all tables."""
     spark_job(
         "maintenance",
         "jobs.maintenance",
         [
             *("--dates", "{{ params.dates }}"),
+            *("--late-dates", "{{ params.late_dates }}"),
             *("--keep-days", "{{ params.keep_days }}"),
             *("--orphan-days", "{{ params.orphan_days }}"),
         ],

@@ -2,8 +2,8 @@
 
 Counts pings and bytes by hour, document type, channel and reason of rejection, into `derived.ping_volumes`.
 
-**When** Every hour at a quarter past, for yesterday and today (UTC), and for those of the 7 days before
-whose pings have changed. For other days, trigger it with a range of dates.
+**When** Every hour at a quarter past, for yesterday and today (UTC), and for those of all days before whose
+pings have changed, 31 in a run, oldest first.
 
 **Again?** Any time: each date is replaced in one commit, and what is up to date is left alone.
 
@@ -33,7 +33,7 @@ from dags.spark_job import spark_job
     tags=["derived", "spark"],
 )
 def ping_volumes() -> None:
-    """One Spark job."""
+    """Run one Spark job."""
     spark_job(
         "ping_volumes",
         "jobs.ping_volumes",

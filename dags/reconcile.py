@@ -1,34 +1,35 @@
 """# Reconcile
 
 Sends the index message again of every raw object that the drain seems to have lost: those that no batch
-claims, those that a batch claimed lately and did not commit, and replays that died half-way. Nothing
-younger than a grace period is touched.
+claims, those that a batch claimed and did not commit, and replays that stopped half-way. It looks at every
+day that is not complete, oldest first. Nothing is sent that is younger than a grace period, or that waits
+for a drain which is stopped or behind; the rest less and less often.
 
-**Runs** every 15 minutes. A message too many is harmless; running it again changes nothing.
+**Runs** every 15 minutes, for 10 at most; the next run goes on where it stopped. Running it again changes
+nothing.
 
 **Red?** An object in the raw bucket is not a raw object: see "Not a raw object" in `docs/drain.md`.
 """
 
 from datetime import timedelta
-from typing import Any
 
 from airflow.sdk import dag, task
 
-from dags.lake_drain import PATIENT, lake_drain
+from dags.lake_drain import PATIENT, lake_connections, time_limit
+
+RUN_MAX = timedelta(minutes=10)
 
 
 @task
-def send_again() -> dict[str, Any]:
-    """Send again what is missed; what was sent."""
-    from dataclasses import asdict
+def send_again() -> list[str]:
+    """Send again what is missing; return what was done, in words."""
+    from telemetry_lake.drain.steps import utc_now
+    from telemetry_lake.recovery.reconcile import raise_if_damaged, reconcile
 
-    from telemetry_lake.drain import utc_now
-    from telemetry_lake.reconcile import raise_if_damaged, reconcile
-
-    with lake_drain() as lake:
-        result = reconcile(lake, now=utc_now())
+    with lake_connections() as lake:
+        result = reconcile(lake, now=utc_now(), is_over=time_limit(RUN_MAX))
         raise_if_damaged(result)
-    return asdict(result)
+    return result.lines()
 
 
 @dag(
@@ -42,7 +43,7 @@ def send_again() -> dict[str, Any]:
     tags=["live"],
 )
 def reconcile() -> None:
-    """One task."""
+    """Run the one task."""
     send_again()
 
 

@@ -5,7 +5,7 @@ Lets the drain see again what was set aside. Trigger it by hand and fill in the 
 - **dead letters**: all that are in the dead-letter queue now. With a reason in *waive gates*, batches that
   their gates stopped are published all the same.
 - **rejected pings**: those of `live.rejected_pings` that fit every field that is filled in.
-- **raw objects**: those of the given days that are not committed.
+- **raw objects**: those of the given days that are not committed; *waive gates* as above.
 
 Replaying twice changes nothing, and nothing that is live is ever doubled.
 `python -m telemetry_lake replay --help` does the same.
@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from dags.lake_drain import PATIENT, lake_drain
+from dags.lake_drain import PATIENT, lake_connections
 from telemetry_lake.failures import ErrorType
 
 WHAT = ["dead letters", "rejected pings", "raw objects"]
@@ -27,11 +27,11 @@ def _day(title: str) -> Param:
 
 
 @task
-def send_again(params: Any = None) -> dict[str, Any]:
-    """Send again what the form asks for; what was sent."""
-    from telemetry_lake.replay import ReplayRequest, replay
+def send_again(params: Any = None) -> dict[str, object]:
+    """Send again what the form asks for; return what was sent."""
+    from telemetry_lake.recovery.replay import ReplayRequest, replay
 
-    with lake_drain() as lake:
+    with lake_connections() as lake:
         return asdict(replay(lake, ReplayRequest.model_validate(dict(params))))
 
 
@@ -61,12 +61,12 @@ def send_again(params: Any = None) -> dict[str, Any]:
             None,
             title="Waive gates, because",
             type=["null", "string"],
-            description="Dead letters only: publish batches that gates stopped, for this reason.",
+            description="Dead letters and raw objects: publish batches that gates stopped, for this reason.",
         ),
     },
 )
 def replay() -> None:
-    """One task."""
+    """Run the one task."""
     send_again()
 
 

@@ -1,70 +1,65 @@
 """# Scheduled analyses
 
-Starts the analyses that the form of *Map-reduce* was asked to repeat: each for the day, week (from Monday) or
-month that has ended, as a run of *Map-reduce* of its own. A run that is there already is not started again;
-days without a scheduler are made up for.
+Starts the runs of jobs of the analysis service that are due, each as a run of *Map-reduce* of its own, and
+finishes what a process of the service left half done when it died. A run that exists is not started again;
+days without a scheduler are made up for, seven runs of a job at a time.
 
-**When** Every day at 06:00 UTC, when the stable table has the pings of the day before.
+**When** Every five minutes. A run that is due for half an hour and was not started is shown by the service,
+which looks at the documents of the jobs and not at this DAG.
 
-**What is there?** The log of `due` lists all of them.
+**Which are there?** The pages of the analysis service show the jobs, and so does
+`python -m telemetry_lake jobs list`. Analyses that the form repeated before there were jobs become jobs of
+the owner `airflow`.
 
-**Remove one** Trigger this DAG with its name. What it has made stays.
+**Remove one** In the service. Or trigger this DAG with its name: its outputs stay.
 """
 
 from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
 
 @task(retries=2, retry_delay=timedelta(minutes=1))
 def due(params: Any = None) -> list[dict[str, Any]]:
-    """Remove what the form names, list what is there, and say which runs are to be started."""
+    """Write down the runs that are due, and return all that are written down and have not begun."""
     import logging
     from datetime import UTC, datetime
 
+    from telemetry_lake.analysis_jobs.airflow_api import AirflowApi
+    from telemetry_lake.analysis_jobs.notify import Notifier
+    from telemetry_lake.analysis_jobs.old_schedules import make_jobs
+    from telemetry_lake.analysis_jobs.people import Person
+    from telemetry_lake.analysis_jobs.runs import Runs
+    from telemetry_lake.analysis_jobs.store import JobStore
     from telemetry_lake.failures import FatalError
-    from telemetry_lake.object_store import ObjectStore
-    from telemetry_lake.scheduled_analyses import due_runs, remove, scheduled
-    from telemetry_lake.settings import load_settings
+    from telemetry_lake.settings import Role, load_settings
 
-    settings = load_settings()
-    store, bucket = ObjectStore(settings.s3), settings.s3.lake_bucket
+    now, log = datetime.now(UTC), logging.getLogger(__name__)
+    settings = load_settings(role=Role.ANALYSES)
+    jobs = JobStore.of(settings)
+    for job in make_jobs(jobs, now=now):
+        log.info("the scheduled analysis %s is a job of %s now", job.name, job.owner)
     try:
         if params["remove"]:
-            remove(store, bucket, params["remove"])
+            job = jobs.get(params["remove"])
+            jobs.delete(Person("airflow", is_admin=True), job.name, job.version)
     except FatalError as error:
         raise AirflowFailException(str(error)) from error
-    log = logging.getLogger(__name__)
-    for analysis in scheduled(store, bucket):
-        log.info("%s: %s since %s", analysis.name, analysis.request.schedule, analysis.created)
-    runs = due_runs(store, bucket, datetime.now(UTC).date())
-    log.info("to be started: %s", ", ".join(run.run_id for run in runs) or "nothing")
-    return [{"trigger_run_id": run.run_id, "conf": run.form} for run in runs]
-
-
-@task(trigger_rule=TriggerRule.NONE_FAILED)
-def record(started: list[dict[str, Any]]) -> None:
-    """Note that the runs were started, so that they are not due tomorrow."""
-    from datetime import UTC, datetime
-
-    from telemetry_lake.object_store import ObjectStore
-    from telemetry_lake.scheduled_analyses import due_runs, record_started
-    from telemetry_lake.settings import load_settings
-
-    settings = load_settings()
-    store, bucket = ObjectStore(settings.s3), settings.s3.lake_bucket
-    ids = {run["trigger_run_id"] for run in started}
-    for run in due_runs(store, bucket, datetime.now(UTC).date()):
-        if run.run_id in ids:
-            record_started(store, bucket, run)
+    airflow = AirflowApi(settings.airflow) if settings.airflow.url is not None else None
+    runs = Runs(jobs, settings, airflow, Notifier(jobs, settings).on_end)
+    runs.due(now)
+    runs.settle_all(now)
+    waiting = runs.not_begun()
+    log.info("to be started: %s", ", ".join(run.run_id for run in waiting) or "nothing")
+    return [{"trigger_run_id": run.run_id} for run in waiting]
 
 
 @dag(
     dag_display_name="Scheduled analyses",
-    schedule="0 6 * * *",
+    schedule="*/5 * * * *",
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
@@ -75,17 +70,16 @@ def record(started: list[dict[str, Any]]) -> None:
             None,
             type=["null", "string"],
             title="Remove",
-            description="The name of an analysis that is to be repeated no more.",
+            description="The name of a job that is not to be repeated any more.",
         )
     },
 )
 def scheduled_analyses() -> None:
-    """What is due is started, then noted."""
+    """Start what is due."""
     runs: Any = due()
-    start = TriggerDagRunOperator.partial(
+    TriggerDagRunOperator.partial(
         task_id="start", trigger_dag_id="mapreduce", logical_date=None, skip_when_already_exists=True
     ).expand_kwargs(runs)
-    start >> record(runs)
 
 
 scheduled_analyses()

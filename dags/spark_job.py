@@ -6,22 +6,25 @@ arguments and its time limit are the same everywhere. docs/emr.md says what to s
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import BaseOperator, XComArg
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk import BaseOperator, TriggerRule, XComArg
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from telemetry_lake.settings import PROJECT_ROOT, RunOn, load_settings
+from dags.job_process import JobProcess
+from dags.spark_operator import KILL_AFTER_SECONDS, SparkJob, Templated, TimeLimitReached, limit_seconds
+from telemetry_lake.failures import REFUSED_EXIT_STATUS
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Role, RunOn, load_settings
 
-Templated = str | XComArg
-KILL_AFTER_SECONDS: Final = 30
-"""How long a process may take to end once its time is up."""
+SCRIPTED: Final = "jobs.mapreduce"
+"""The job that runs the code of analysts: on this machine in a box, without the keys of the lake."""
+BOX: Final = "telemetry_lake.analysis_jobs.sandbox.boxed_run"
 TIMED_OUT: Final = 124
 """The exit status of `timeout` when it had to end its command."""
-TEMPLATE_FIELDS: Final = ("arguments", "time_limit_minutes", "workers")
 
 
 def spark_job(
@@ -32,12 +35,14 @@ def spark_job(
     execution_timeout: timedelta,
     time_limit_minutes: Templated | None = None,
     workers: Templated | None = None,
+    keep_log: bool = False,
 ) -> BaseOperator:
-    """A task that runs the program `module`, for example `jobs.count_pings`, with these arguments.
+    """Return a task that runs the program `module`, for example `jobs.count_pings`, with these arguments.
 
     `execution_timeout` is the longest it may run; `time_limit_minutes` may make it shorter for one run, and
     `workers` says on how many machines of a cluster, or executors of EMR Serverless, instead of what the
-    settings say. Arguments and these two may be Jinja templates or come from another task.
+    settings say. Arguments and these two may be Jinja templates or come from another task. With `keep_log`,
+    what a job on this machine prints is also kept in the lake bucket, as the log of the run.
 
     Raises ConfigurationError when the settings are wrong.
     """
@@ -52,7 +57,7 @@ def spark_job(
     # Airflow's provider for AWS takes seconds to import: only where it is needed, as DAGs are parsed often.
     match load_settings().spark.run_on:
         case RunOn.LOCAL:
-            return LocalJob(**request)
+            return LocalJob(**request, keep_log=keep_log)
         case RunOn.EMR_SERVERLESS:
             from dags.emr import ServerlessJob
 
@@ -63,33 +68,24 @@ def spark_job(
             return ClusterJob(**request)
 
 
-def limit_seconds(time_limit: timedelta, minutes: object) -> int:
-    """The time limit of one run in seconds: `minutes`, when something is given, but at most `time_limit`."""
-    longest = int(time_limit.total_seconds())
-    return longest if minutes in (None, "", "None") else min(longest, int(str(minutes)) * 60)
-
-
-class SparkJob(BaseOperator):
-    """What runs a job, wherever: the first of the base classes of each operator here."""
-
-    template_fields: Sequence[str] = TEMPLATE_FIELDS
-
-    def __init__(
-        self,
-        *,
-        module: str,
-        arguments: list[str] | XComArg,
-        time_limit: timedelta,
-        time_limit_minutes: Templated | None,
-        workers: Templated | None,
-        **operator: Any,
-    ) -> None:
-        super().__init__(**operator)
-        self.module = module
-        self.arguments: Any = arguments
-        self.time_limit = time_limit
-        self.time_limit_minutes = time_limit_minutes
-        self.workers = workers
+def local_job(
+    task_id: str,
+    module: str,
+    arguments: Sequence[str],
+    *,
+    execution_timeout: timedelta,
+    trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS,
+) -> BaseOperator:
+    """Return a task that runs a program that needs no Spark, always on this machine; see `spark_job`."""
+    return LocalJob(
+        task_id=task_id,
+        module=module,
+        arguments=list(arguments),
+        time_limit=execution_timeout,
+        time_limit_minutes=None,
+        workers=None,
+        trigger_rule=trigger_rule,
+    )
 
 
 class LocalJob(SparkJob):
@@ -100,30 +96,47 @@ class LocalJob(SparkJob):
     and a job whose worker was killed still ends when its time is up.
     """
 
-    def __init__(self, *, time_limit: timedelta, **request: Any) -> None:
+    def __init__(self, *, time_limit: timedelta, keep_log: bool = False, **request: Any) -> None:
         # Airflow's own limit comes last, for a process that does not end when it should.
         spare = timedelta(seconds=2 * KILL_AFTER_SECONDS)
         super().__init__(time_limit=time_limit, execution_timeout=time_limit + spare, **request)
-        self._process = SubprocessHook()
+        self.keep_log = keep_log
+        self._process = JobProcess()
 
-    def execute(self, context: Any) -> str:  # noqa: ARG002 (Airflow passes it)
-        """Run the job; the last line that it printed."""
+    def execute(self, context: Any) -> str:
+        """Run the job, and return the last line that it printed."""
         seconds = limit_seconds(self.time_limit, self.time_limit_minutes)
         # A list and no shell: arguments come from a form.
-        done = self._process.run_command(
-            [
-                *("timeout", f"--kill-after={KILL_AFTER_SECONDS}", str(seconds)),
-                *(sys.executable, "-m", self.module, *map(str, self.arguments)),
-            ],
-            cwd=str(PROJECT_ROOT),
-        )
-        if done.exit_code == TIMED_OUT:
-            raise AirflowException(f"{self.module} took longer than its limit of {seconds} seconds")
-        if done.exit_code != 0:
-            last_words = done.output or "it printed nothing"
-            raise AirflowException(f"{self.module} ended with exit status {done.exit_code}: {last_words}")
-        return str(done.output)
+        command = [
+            *(sys.executable, "-m", "jobs.giving_way", str(load_settings().spark.local_niceness)),
+            *("timeout", f"--kill-after={KILL_AFTER_SECONDS}", str(seconds)),
+            *(sys.executable, "-m", *((BOX,) if self.module == SCRIPTED else ()), self.module),
+            *map(str, self.arguments),
+        ]
+        with self._shown(context) as shown:
+            status, last_line = self._process.run(command, PROJECT_ROOT, shown)
+        if status == TIMED_OUT:
+            raise TimeLimitReached(f"{self.module} took longer than its limit of {seconds} seconds")
+        if status == REFUSED_EXIT_STATUS:
+            raise AirflowFailException(f"{self.module}: {last_line}")
+        if status != 0:
+            reason = last_line or "it printed nothing"
+            raise AirflowException(f"{self.module} ended with exit status {status}: {reason}")
+        return last_line
+
+    @contextmanager
+    def _shown(self, context: Any) -> Iterator[Callable[[str], bool]]:
+        """Yield what takes the lines that the job prints, and says which of them are for the task's log."""
+        if not self.keep_log:
+            yield lambda line: True  # noqa: ARG005 (each of them)
+            return
+        from telemetry_lake.analysis_jobs.run_log import RunLog
+        from telemetry_lake.storage.object_store import ObjectStore
+
+        settings = load_settings(role=Role.ANALYSES)
+        with RunLog(ObjectStore(settings.s3), settings.s3.lake_bucket, context["run_id"]) as log:
+            yield log.add
 
     def on_kill(self) -> None:
         """End the process and all that it started."""
-        self._process.send_sigterm()  # type: ignore[no-untyped-call]
+        self._process.end()

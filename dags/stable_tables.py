@@ -2,8 +2,9 @@
 
 Makes `stable.pings` from `live.pings`, and from it `derived.histogram_aggregates`.
 
-**When** Every day at 01:30 UTC, for yesterday. Of the 7 days before, those are made again that late pings
-have come for since. For other dates, for example after a backfill, trigger it with a range of dates.
+**When** Every day at 01:30 UTC, for yesterday. Of all dates before, those are made that are out of date,
+because late pings came for them, after an outage or a backfill: 14 in a run, oldest first. The log says which
+are left to the next run; trigger it with more *late dates* to have them sooner.
 
 **Again?** Any time, also beside itself: each date is replaced in one commit, and what is up to date is left
 alone. Tick *Make again* to make the chosen dates all the same.
@@ -21,10 +22,10 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
-from dags.date_form import dates_param
+from dags.date_form import dates_param, late_dates_param
 from dags.spark_job import spark_job
 
-DATES = ["--dates", "{{ params.dates }}", "--late-days", "{{ params.late_days }}"]
+DATES = ["--dates", "{{ params.dates }}", "--late-dates", "{{ params.late_dates }}"]
 AGAIN = "{{ '--again' if params.again else '--no-again' }}"
 
 
@@ -37,14 +38,7 @@ AGAIN = "{{ '--again' if params.again else '--no-again' }}"
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
         "dates": dates_param("yesterday"),
-        "late_days": Param(
-            7,
-            type="integer",
-            minimum=0,
-            maximum=366,
-            title="Late days",
-            description="So many days before are looked at for late pings.",
-        ),
+        "late_dates": late_dates_param(14),
         "preceding_days": Param(
             1,
             type="integer",
@@ -64,7 +58,7 @@ AGAIN = "{{ '--again' if params.again else '--no-again' }}"
     tags=["stable", "derived", "spark"],
 )
 def stable_tables() -> None:
-    """First the pings, then what is made of them."""
+    """Make the pings, then what is made of them."""
     pings = spark_job(
         "stable_pings",
         "jobs.stable_pings",

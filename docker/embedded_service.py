@@ -2,7 +2,8 @@
 
 `embedded_service.py seaweedfs` (or `elasticmq`) becomes the service; with `--check` it is the container's
 health check. Ports, keys, buckets and queues are those that `TELEMETRY_LAKE_…` tells the clients to use, so
-that both sides agree by construction.
+that both sides agree by construction. SeaweedFS gets the keys of all roles, and the secret that only its own
+parts know.
 """
 
 import argparse
@@ -20,22 +21,25 @@ from local_stack.elasticmq import ElasticMq
 from local_stack.program import Unhealthy, write_files
 from local_stack.seaweedfs import SeaweedFs
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import PROJECT_ROOT, Settings, load_settings
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Settings, load_settings
 
 ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - of the container; compose decides what is published where
 FIRST_INTERNAL_PORT: Final = 9_330
 DATA_DIRECTORY: Final = Path("/var/lib/telemetry_lake")
 STATE_DIRECTORY: Final = Path("/tmp/telemetry_lake")  # noqa: S108 - a container's /tmp is its own
 MAX_FAILED_CHECKS: Final = 3
-"""After so many in a row a service that had been healthy is ended, for Docker to start it again."""
+"""After this many in a row a service that had been healthy is ended, for Docker to start it again."""
+INNER_SECRET_VARIABLE: Final = "SEAWEEDFS_INNER_SECRET"
 _PROCESS_ID: Final = "process_id"
 _FAILED_CHECKS: Final = "failed_checks"
 
 
 def seaweedfs(settings: Settings) -> SeaweedFs:
-    """S3 and the Iceberg catalog as `settings` expects them; ConfigurationError names what is missing."""
-    if settings.s3.access_key_id is None or settings.s3.secret_access_key is None:
-        raise ConfigurationError("TELEMETRY_LAKE_S3__ACCESS_KEY_ID and __SECRET_ACCESS_KEY are needed")
+    """Return S3 and the Iceberg catalog as `settings` expects them, or raise ConfigurationError."""
+    inner_secret = os.environ.get(INNER_SECRET_VARIABLE)  # noqa: TID251 - no setting of the lake
+    if not settings.role_keys or not inner_secret:
+        raise ConfigurationError(f"TELEMETRY_LAKE_ROLE_KEYS and {INNER_SECRET_VARIABLE} are needed")
     return SeaweedFs(
         data_directory=DATA_DIRECTORY / "seaweedfs",
         configuration_file=STATE_DIRECTORY / "s3.json",
@@ -45,8 +49,8 @@ def seaweedfs(settings: Settings) -> SeaweedFs:
             "uri in TELEMETRY_LAKE_CATALOG__PROPERTIES", settings.catalog.properties.get("uri")
         ),
         first_internal_port=FIRST_INTERNAL_PORT,
-        access_key_id=settings.s3.access_key_id,
-        secret_access_key=settings.s3.secret_access_key.get_secret_value(),
+        role_keys=settings.role_keys,
+        inner_secret=inner_secret,
         buckets=(settings.s3.raw_bucket, settings.s3.lake_bucket),
         table_bucket=urlsplit(settings.catalog.properties["warehouse"]).netloc,
         listen_host=ALL_ADDRESSES,
@@ -54,7 +58,7 @@ def seaweedfs(settings: Settings) -> SeaweedFs:
 
 
 def elasticmq(settings: Settings) -> ElasticMq:
-    """The queues as `settings` expects them; ConfigurationError names what is missing."""
+    """Return the queues as `settings` expects them, or raise ConfigurationError."""
     return ElasticMq(
         data_directory=DATA_DIRECTORY / "elasticmq",
         log_file=Path(os.devnull),
@@ -72,7 +76,7 @@ def run(service: SeaweedFs | ElasticMq) -> None:
         subprocess.run(compaction.command, cwd=compaction.directory, check=True)
     program = service.program()
     write_files(program)
-    # A container that is started again keeps its files, and this life has not been healthy yet.
+    # A container that is started again keeps its files, and the new process has not been healthy yet.
     STATE_DIRECTORY.mkdir(parents=True, exist_ok=True)
     (STATE_DIRECTORY / _FAILED_CHECKS).unlink(missing_ok=True)
     (STATE_DIRECTORY / _PROCESS_ID).write_text(str(os.getpid()), encoding="ascii")
@@ -84,12 +88,14 @@ def run(service: SeaweedFs | ElasticMq) -> None:
 def check(service: SeaweedFs | ElasticMq) -> None:
     """Raise Unhealthy; and end a service that was healthy once and has now failed several checks in a row.
 
-    Docker starts again what ends, but not what is merely unhealthy, which ElasticMQ is for good once its
-    storage has failed. SIGTERM comes first, SIGKILL with the next failed check.
+    Docker starts a container again that ends, but not one that is merely unhealthy, as ElasticMQ stays
+    once its storage has failed. SIGTERM comes first, SIGKILL with the next failed check.
     """
     failed_checks = STATE_DIRECTORY / _FAILED_CHECKS
     try:
         service.check_health()
+        if isinstance(service, SeaweedFs):
+            service.check_buckets()
     except Unhealthy:
         if failed_checks.is_file():
             failed = int(failed_checks.read_text(encoding="ascii")) + 1
@@ -114,7 +120,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("service", choices=("seaweedfs", "elasticmq"))
-    parser.add_argument("--check", action="store_true", help="ask the running service whether it is well")
+    parser.add_argument("--check", action="store_true", help="ask the running service whether it is healthy")
     arguments = parser.parse_args()
     try:
         settings = load_settings()

@@ -14,14 +14,14 @@ TIMEOUT_SECONDS: Final = 5.0
 
 
 def main() -> None:
-    """Exit with 0 when all is well, else say what is not."""
+    """Exit with 0 when the service is healthy, else with what is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("url")
     parser.add_argument("--component", help="a key of the answer, whose `status` must be `healthy`")
     arguments = parser.parse_args()
-    # A proxy of the environment is for the world outside; these services are here.
+    # A proxy of the environment is for other networks; these services are in the same one.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(arguments.url, timeout=TIMEOUT_SECONDS) as answer:

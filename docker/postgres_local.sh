@@ -9,7 +9,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     printf '%s\n' "$POSTGRES_PASSWORD" >"$password_file"
     initdb --username="$POSTGRES_USER" --pwfile="$password_file" --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8
     rm -f "$password_file"
-    # Passwords are asked for on every way in but the socket inside the container.
+    # Every way in needs a password but the socket inside the container.
     {
         echo "local all all trust"
         echo "host all all all scram-sha-256"

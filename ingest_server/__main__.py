@@ -4,17 +4,21 @@ import argparse
 import resource
 import sys
 from pathlib import Path
+from typing import Final
 
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import Settings, load_settings
+from telemetry_lake.settings import Role, Settings, load_settings
+
+FILES_BESIDES: Final = 64
+"""Open files of a worker that are no connections, generously."""
 
 
 def main() -> int:
-    """Run one node until SIGTERM; the exit status."""
+    """Run one node until SIGTERM, and return the exit status."""
     arguments = _parser().parse_args()
     try:
-        settings = _with_options(load_settings(arguments.env_file), arguments)
-        _raise_open_files_limit()
+        settings = _with_options(load_settings(arguments.env_file, role=Role.NODE), arguments)
+        settings = with_possible_connections(settings)
         from ingest_server.logs import log_as
         from ingest_server.node import Node
 
@@ -44,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:
-    """The settings with what the command line says instead; raises ConfigurationError."""
+    """Return the settings with the options of the command line in them; raises ConfigurationError."""
     from pydantic import ValidationError
 
     given = {
@@ -61,10 +65,23 @@ def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings
     return settings.model_copy(update={"ingest": ingest})
 
 
-def _raise_open_files_limit() -> None:
-    """As many descriptors as the system allows: each connection is one."""
+def with_possible_connections(settings: Settings) -> Settings:
+    """Allow as many open descriptors as the system does, and return settings with no more connections.
+
+    Raises ConfigurationError when there are too few for any.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    possible = most - FILES_BESIDES
+    if possible >= settings.ingest.connections_max:
+        return settings
+    if possible <= 0:
+        raise ConfigurationError(
+            f"this system lets a process open {most} files, and the node needs more than {FILES_BESIDES}: "
+            "raise the limit with `ulimit -n`"
+        )
+    ingest = settings.ingest.model_copy(update={"connections_max": possible})
+    return settings.model_copy(update={"ingest": ingest})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The numbers of one node, in memory that its processes share.
 
 The parent maps one anonymous block before it forks; each process owns one row of it and writes
-nowhere else, so nothing is locked, and the counts outlive a process that dies. Whoever renders
+nowhere else, so nothing is locked, and the counts outlive a process that dies. What renders
 `/metrics` adds the rows up.
 """
 
@@ -41,6 +41,9 @@ COMMIT_SECONDS_BUCKETS: Final = (
     10.0,
 )
 
+SPOOL_STATES: Final = ("open", "sealed", "unannounced", "damaged")
+"""The states of the files in the spool."""
+
 _NAMES: Final = (
     *(f"status_{status}" for status in STATUSES),
     *(f"request_le_{index}" for index in range(len(REQUEST_SECONDS_BUCKETS) + 1)),
@@ -49,7 +52,11 @@ _NAMES: Final = (
     "commit_seconds",
     "commit_failures",
     "body_bytes",
+    "appended_bytes",
+    "refusing_status",
     "connections",
+    "refused_connections",
+    "held_bytes",
     "aborted_requests",
     "shipped_segments",
     "shipped_pings",
@@ -60,10 +67,16 @@ _NAMES: Final = (
     "salvaged_pings",
     "worker_restarts",
     "shipper_restarts",
+    "observer_restarts",
     "s3_looks",
     "s3_reachable",
     "sqs_looks",
     "sqs_reachable",
+    *(f"spool_{state}_{what}" for state in SPOOL_STATES for what in ("segments", "bytes")),
+    "spool_oldest_seconds",
+    "spool_before_bytes",
+    "spool_free_before_bytes",
+    "spool_is_unreadable",
 )
 INDEX: Final = {name: index for index, name in enumerate(_NAMES)}
 FIRST_STATUS: Final = {status: INDEX[f"status_{status}"] for status in STATUSES}
@@ -83,7 +96,7 @@ class Counters:
         """This process's numbers; `INDEX` says where each one is."""
 
     def of_process(self, row: int) -> "Counters":
-        """The same block, seen by the process that owns `row`."""
+        """Return the same block, seen by the process that owns `row`."""
         return Counters(self._block, self._processes, row)
 
     def add(self, name: str, amount: float = 1) -> None:
@@ -95,8 +108,12 @@ class Counters:
         self.row[INDEX[name]] = value
 
     def total(self, name: str) -> float:
-        """The sum over all processes."""
+        """Return the sum over all processes."""
         return float(sum(self._all[INDEX[name] :: _ROW]))
+
+    def largest(self, name: str) -> float:
+        """Return the largest number of a process."""
+        return float(max(self._all[INDEX[name] :: _ROW]))
 
     def observe_request(self, seconds: float) -> None:
         """Count one answered submission."""
@@ -118,5 +135,5 @@ _COMMIT_SUM: Final = INDEX["commit_seconds"]
 
 
 def shared_counters(processes: int) -> Counters:
-    """A new block, all zero, seen by the process that owns row 0."""
+    """Return a new block, all zero, seen by the process that owns row 0."""
     return Counters(mmap.mmap(-1, processes * _ROW * _DOUBLE_BYTES), processes, 0)

@@ -1,65 +1,39 @@
 """One connection of a client: HTTP in, pings to the store, answers out, as docs/ingest_spec.md says.
 
-llhttp parses; what is here decides. Whatever can be refused before the body is refused when the head
-is complete. Answers keep the order of the requests: a ping waits for its commit, and what was
-answered behind it waits with it.
+A `Request` decides what one request is; what is here decides what its connection does. Answers keep the
+order of the requests: a ping waits for its commit, and what was answered behind it waits with it.
 """
 
 import asyncio
 import logging
-import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
 
 from ingest_server import answers
-from ingest_server.answers import CONTINUE, DURABLE, Answer
+from ingest_server.answers import BUSY, CONTINUE, DURABLE, Answer
+from ingest_server.chunks import ChunkedBody, MalformedChunks
+from ingest_server.clients import Client, Clients
 from ingest_server.counters import FIRST_STATUS, INDEX, Counters
+from ingest_server.gate import Gate
+from ingest_server.head_end import TAIL_BYTES, end_of_head, length_in_head, start_of_head
+from ingest_server.request import INCOMPLETE_OBJECTS_BYTES, HeadRules, Request
 from telemetry_lake.settings import IngestSettings
-from telemetry_lake.submission_path import is_submission
 
-CONNECTIONS_MAX: Final = 10_000
-"""Of one worker; one more is answered 503."""
-BUFFERED_MAX_BYTES: Final = 256 * 1024 * 1024
-"""Of bodies in one worker's memory; the next request is answered 503."""
-HEAD_MAX_BYTES: Final = 64 * 1024
-"""All header lines of a request: name, value and four bytes for each."""
-HEAD_MAX_LINES: Final = 128
-_LINE_OVERHEAD_BYTES: Final = len(": \r\n")
-CHUNK_OVERHEAD_MAX_BYTES: Final = 64 * 1024
-CHUNK_OVERHEAD_MAX_RATIO: Final = 8
-"""Sizes, extensions and trailers of a chunked body: so much, and so much for each byte of the body.
-
-Chunks of one byte cost five more each, which is silly and allowed.
-"""
 REQUESTS_WAITING_MAX: Final = 64
 """A connection that pipelines more is not read from until half of them are answered."""
+PIPELINED_MAX: Final = 32
+"""Requests that are taken from one read, which may hold ten thousand: the connection ends with the last of
+them, so that others are served within a millisecond."""
 DISCARD_MAX_BYTES: Final = 16 * 1024 * 1024
 """Read and dropped after an answer that ends the connection, so that a reset does not overtake it."""
-HEADER_SPELLINGS_MAX: Final = 512
-"""How many spellings of header names a worker remembers."""
+
+_STATUS_200: Final = FIRST_STATUS[200]
+_BODY_BYTES: Final = INDEX["body_bytes"]
 
 log = logging.getLogger(__name__)
-
-_AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
-_HTTP_10: Final = b"HTTP/1.0"
-_PROTOCOLS: Final = {"1.1": b"HTTP/1.1", "1.0": _HTTP_10}
-_HOST: Final = 1
-_LENGTH: Final = 2
-_CODING: Final = 3
-_EXPECT: Final = 4
-_SPECIAL: Final = {
-    b"host": _HOST,
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _CODING,
-    b"expect": _EXPECT,
-}
-_IDLE: Final = 0
-_HEAD: Final = 1
-_BODY: Final = 2
 
 
 class Store(Protocol):
@@ -72,42 +46,46 @@ class Store(Protocol):
 class Edge:
     """What all connections of a worker share: limits, the store, the numbers, and a coarse clock.
 
-    `pages` are the paths that are read, with what makes their answer; `failure` makes the answer to a
-    ping that could not be made durable.
+    `rules` say what is read and taken. `connections` has every open connection; it is made by the caller,
+    since the store has to know how many there are. `clients` are those that the connections belong to.
     """
 
     def __init__(
         self,
         settings: IngestSettings,
+        rules: HeadRules,
         counters: Counters,
         store: Store,
-        pages: Mapping[bytes, Callable[[], Answer]],
-        failure: Callable[[OSError], Answer],
+        gate: Gate,
+        connections: "set[Connection]",
+        clients: Clients,
     ) -> None:
         self.settings = settings
+        self.rules = rules
         self.counters = counters
         self.store = store
-        self.pages = pages
-        self.failure = failure
-        self.refusal: Answer | None = None
-        """The answer to every ping, while the node cannot take one."""
-        self.connections: set[Connection] = set()
-        self.buffered_bytes = 0
+        self.gate = gate
+        self.connections = connections
+        self.clients = clients
         self.is_stopping = False
-        self.header_kinds: dict[bytes, _HeaderKind] = {}
         self.now_seconds = 0.0
         self.date = ""
         self.durable_answer = b""
-        self._captured = {name.lower().encode() for name in settings.captured_headers}
         self.tick()
 
     def tick(self) -> None:
         """Move the clock of deadlines and Date headers; called several times a second."""
         self.now_seconds = time.monotonic()
+        self.counters.set("held_bytes", self.clients.held_bytes)
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
         if date != self.date:
             self.date = date
-            self.durable_answer = DURABLE.render(date, keeps_open=True, is_http_10=False)
+            self.durable_answer = DURABLE.render(
+                date,
+                keeps_open=True,
+                is_http_10=False,
+                further_headers=self.rules.cross_origin.default,
+            )
 
     def close_late_connections(self) -> None:
         """Close those whose client did not send in time; they get no answer, so that the ping is kept."""
@@ -123,61 +101,75 @@ class Edge:
         for connection in [item for item in self.connections if item.is_idle]:
             connection.close_without_answer()
 
-    def header_kind(self, name: bytes) -> "_HeaderKind":
-        """What a header's name, as it was spelled, means to us."""
-        lower = name.lower()
-        kind = (lower, lower in self._captured, _SPECIAL.get(lower, 0))
-        if len(self.header_kinds) < HEADER_SPELLINGS_MAX:
-            self.header_kinds[name] = kind
-        return kind
 
+class _OwedAnswer(NamedTuple):
+    """An answer that waits behind the pings of earlier requests; `keeps_open` as in `Request`."""
 
-_HeaderKind = tuple[bytes, bool, int]
-"""A header's name in lower case, whether it is captured, and which special one it is (0: none)."""
-
-_Waiting = tuple[bytes | None, float, int, bool, bool]
-"""A request whose answer has not been sent: the answer (None: a ping that waits for its commit), when the
-request began, the bytes of its body, whether the connection stays open, whether it is HTTP/1.0."""
+    answer: bytes
+    keeps_open: bool
 
 
 class _Ended(Exception):
     """Stops the parser: nothing that follows on this connection is a request."""
 
 
+class _ChunksFollow(Exception):
+    """Stops the parser behind the head of a request whose body comes in chunks: `ChunkedBody` reads that."""
+
+
 class Connection(asyncio.Protocol):
-    """One client's connection."""
+    """One client's connection.
+
+    It is *idle* without a request; in a *head* or a *body* of the request that `_request` is; or *ended*:
+    its last answer is decided. What each event does there::
+
+        event                idle           head                body                     ended
+        -------------------  -------------  ------------------  -----------------------  ----------------
+        on_message_begin     -> head        -                   -                        stop the parser
+        on_url, on_header    -              kept up to a limit  trailers are dropped     dropped
+        on_headers_complete  -              judged, its length  -                        -
+                                            held: -> body, or
+                                            refused: -> ended;
+                                            chunks: another
+                                            parser for them
+        on_body              -              -                   kept; of a refused one   dropped
+                                                                dropped; too large:
+                                                                413 -> ended
+        on_message_complete  -              -                   stored or answered:      ignored
+                                                                -> idle or -> ended
+        malformed bytes      400 -> ended   400 -> ended        400 -> ended             dropped, up to
+                                                                                         a limit, as all
+        end of a read        -              held; over a limit: held if in chunks; over  -
+                                            431, 414, 503       a limit: 400, 503
+                                            -> ended            -> ended
+        deadline             closed         closed              closed                   closed
+        end of file          closed once    closed              closed                   closed
+                             all is sent
+        connection lost      forgotten      counted as aborted  counted as aborted       forgotten
+
+    The deadline is keep_alive_seconds in *idle* (head_timeout_seconds before the first request),
+    head_timeout_seconds in a *head*, body_timeout_seconds in a *body* and when *ended*.
+    """
 
     __slots__ = (
         "_address",
-        "_began_in_this_read",
-        "_began_seconds",
-        "_body",
-        "_body_bytes",
+        "_chunks",
+        "_client",
+        "_continued",
         "_discarded_bytes",
         "_edge",
-        "_expects_continue",
-        "_fields",
-        "_host",
-        "_incomplete_bytes",
-        "_is_chunked",
+        "_head_tail",
         "_is_ended",
         "_is_paused",
-        "_length",
-        "_lines",
+        "_left_bytes",
         "_lingers",
-        "_method",
         "_parser",
-        "_path",
-        "_phase",
-        "_protocol",
-        "_query",
         "_read_bytes",
-        "_reads_page",
-        "_refusal",
+        "_read_requests",
+        "_request",
         "_saw_eof",
-        "_target",
-        "_timed_phase",
         "_transport",
+        "_unsent_bytes",
         "_waiting",
         "deadline_seconds",
     )
@@ -185,32 +177,31 @@ class Connection(asyncio.Protocol):
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[_Waiting] = deque()
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._request: Request | None = None
+        self._chunks: ChunkedBody | None = None
+        """What reads the body of the request, in the place of the parser, when it comes in chunks."""
+        self._continued: Request | None = None
+        """The request that was incomplete when the last read began."""
+        self._head_tail = b""
+        """The last bytes of the read before, when that one's head was incomplete then."""
+        self._left_bytes: int | None = None
+        """What its body missed then; None when its head was incomplete."""
+        self._client: Client | None = None
+        self._waiting: deque[Request | _OwedAnswer] = deque()
+        """The requests whose answers are not sent, oldest first: pings that wait for their commit, and
+        answers behind them."""
         self._address = b""
-        self._is_ended = False
-        self._is_paused = False
-        self._lingers = False
-        self._saw_eof = False
-        # Of the request that is being read; `on_message_begin` and `_judge` set them anew.
-        self._phase = self._timed_phase = _IDLE
-        self._began_in_this_read = False
-        self._began_seconds = 0.0
-        self._read_bytes = self._incomplete_bytes = self._discarded_bytes = 0
-        self._lines: list[tuple[bytes, bytes]] = []
-        self._target = self._method = self._path = self._query = self._protocol = self._host = b""
-        self._fields: list[bytes] = []
-        self._length: int | None = None
-        self._is_chunked = self._expects_continue = self._reads_page = False
-        self._refusal: Answer | None = None
-        self._body: bytes | bytearray = b""
-        self._body_bytes = 0
+        self._read_bytes = self._read_requests = self._discarded_bytes = 0
+        self._unsent_bytes = 0
+        """What is counted as held for answers while the client does not read them."""
+        self._is_ended = self._is_paused = self._lingers = self._saw_eof = False
         self.deadline_seconds = edge.now_seconds + edge.settings.head_timeout_seconds
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing of a request is here and no answer is owed."""
-        return self._phase == _IDLE and not self._waiting
+        return self._request is None and not self._waiting
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -220,20 +211,32 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]).encode() if peer else b""
+        if len(edge.connections) < edge.settings.connections_max:
+            self._client = edge.clients.connect(self._address)
+        if self._client is None:
+            # At once, without waiting for the client: connections that are not counted must not add up.
+            edge.counters.add("refused_connections")
+            self._is_ended = True
+            self._answer(
+                BUSY, keeps_open=False, is_http_10=False, further_headers=edge.rules.cross_origin.default
+            )
+            return
         edge.connections.add(self)
         edge.counters.set("connections", len(edge.connections))
-        if len(edge.connections) > CONNECTIONS_MAX:
-            self._end(answers.NOT_DURABLE)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's signature)
         """Forget the connection; pings that wait for their commit are stored all the same."""
         edge = self._edge
-        if self._phase != _IDLE and not self._is_ended:
-            edge.counters.add("aborted_requests")
-        self._drop_body()
+        if self._request is not None:
+            if not self._is_ended:
+                edge.counters.add("aborted_requests")
+            self._forget_request()
         self._transport = None
         # The parser holds bound methods of this object; without it there is no cycle for the collector.
-        del self._parser
+        self._parser = None
+        if self._client is not None:
+            edge.clients.change(self._client, -self._unsent_bytes)
+            edge.clients.end(self._client)
         edge.connections.discard(self)
         edge.counters.set("connections", len(edge.connections))
 
@@ -243,159 +246,262 @@ class Connection(asyncio.Protocol):
             self._discard(len(data))
             return
         self._read_bytes = len(data)
-        self._began_in_this_read = False
+        self._read_requests = 0
+        request = self._continued = self._request
+        if request is not None:
+            request.is_continued = True
+        if self._chunks is None:
+            self._parse(data)
+        else:
+            self._read_chunks(data, 0)
+        if self._request is not None and not self._is_ended:
+            self._wait_for_rest(self._request, data)
+        if len(self._waiting) > REQUESTS_WAITING_MAX:
+            self._pause()
+        if self._is_paused:
+            self._hold_unsent()
+
+    def _parse(self, data: bytes, requests_before: int = 0) -> None:
+        """Take the requests in `data`, which in the same read is behind `requests_before` others."""
+        parser = self._parser
+        assert parser is not None, "it is there until the connection is ended"
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            if not self._is_ended:
+            if self._chunks is None and not self._is_ended:
                 log.error("request_failed", exc_info=error.__context__ or error)
                 self._end(answers.DEFECT)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._is_ended:
                 self._end(answers.MALFORMED)
-        else:
-            if self._phase != _IDLE and not self._is_ended:
-                self._wait_for_rest()
-        if len(self._waiting) > REQUESTS_WAITING_MAX:
-            self._pause()
+        if self._chunks is not None:
+            self._read_chunks(data, self._end_of_head(data, self._read_requests - requests_before))
+
+    def _read_chunks(self, data: bytes, position: int) -> None:
+        """Take what `data` has from `position` on of a body in chunks, and the requests behind it."""
+        assert self._chunks is not None, "the head of its request has said so"
+        try:
+            end = self._chunks.read(data, position, self.on_body)
+            if end is None:
+                return
+            self._chunks = None
+            self.on_message_complete()
+        except MalformedChunks:
+            if not self._is_ended:
+                self._end(answers.MALFORMED)
+            return
+        except Exception:
+            log.exception("request_failed")
+            self._end(answers.DEFECT)
+            return
+        if self._is_ended:
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        self._continued = None
+        if end < len(data):
+            self._parse(data[end:], self._read_requests)
+
+    def _end_of_head(self, data: bytes, requests: int) -> int:
+        """Return where in `data` the head ends that has stopped the parser, which does not say where that is.
+
+        `requests` have begun in `data`, behind the one that was continued in it, if there was one.
+        """
+        end = 0
+        if (continued := self._continued) is not None:
+            end = self._left_bytes or 0
+            if self._left_bytes is None:
+                end = end_of_head(self._head_tail + data) - len(self._head_tail)
+                end += (requests and continued.length) or 0
+        for number in range(requests):
+            start = start_of_head(data, end)
+            end = end_of_head(data, start)
+            if number < requests - 1:
+                end += length_in_head(data[start:end])
+        return end
 
     def eof_received(self) -> bool:
-        """The client sends no more: keep the connection only for answers that it may still read."""
+        """Keep the connection only for answers that the client, which sends no more, may still read."""
         self._saw_eof = True
-        return bool(self._waiting) and self._phase == _IDLE
+        return bool(self._waiting) and self._request is None
 
     def pause_writing(self) -> None:
-        """The client does not read its answers: take no more requests from it."""
+        """Take no more requests from a client that does not read its answers."""
         self._pause()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Go on with a client that reads again."""
         self._resume()
 
     # --- httptools ----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        if self._is_ended:
+        """Begin a request."""
+        client = self._client
+        if self._is_ended or client is None:
             raise _Ended
-        self._phase = _HEAD
-        self._timed_phase = _IDLE
-        self._began_in_this_read = True
-        self._began_seconds = time.perf_counter()
-        self._target = b""
-        self._lines = []
-        self._incomplete_bytes = 0
+        self._read_requests += 1
+        self._request = Request(client)
 
     def on_url(self, url: bytes) -> None:
-        """A part of the target, or all of it; of one that is too long, no more than is needed to know."""
-        if len(self._target) <= self._edge.settings.max_path_bytes:
-            self._target += url
+        """Take a part of the target, or all of it; of one that is too long, what shows that it is."""
+        request = self._request
+        if request is not None and len(request.target) <= self._edge.settings.max_path_bytes:
+            request.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header line; those of a chunked body's trailer are dropped."""
-        if self._phase == _HEAD:
-            self._lines.append((name, value))
+        """Take one header line; those of a chunked body's trailer are dropped."""
+        request = self._request
+        if request is not None and not request.has_head:
+            request.lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide about the request before its body."""
-        self._phase = _BODY
-        self._discarded_bytes = self._incomplete_bytes = 0
-        self._refusal = refusal = self._judge()
-        if refusal is not None:
-            is_long = (self._length or 0) > self._edge.settings.max_body_bytes
-            if refusal.ends_connection or self._expects_continue or is_long:
-                self._end(refusal)
-        elif self._expects_continue:
-            self._send(CONTINUE, keeps_open=True)
-
-    def on_body(self, part: bytes) -> None:
-        """A part of the body, or all of it."""
-        if self._is_ended:
-            return
-        size = len(part)
-        if self._refusal is not None or self._reads_page:
-            self._discarded_bytes += size
-            if self._discarded_bytes > self._edge.settings.max_body_bytes:
-                self._end(self._refusal or self._too_large(answers.BODY_TOO_LARGE))
-            return
-        self._body_bytes += size
-        self._edge.buffered_bytes += size
-        if self._body_bytes > self._edge.settings.max_body_bytes:
-            self._end(self._too_large(answers.BODY_TOO_LARGE))
-        elif not self._body:
-            self._body = part
-        elif isinstance(self._body, bytearray):
-            self._body += part
-        else:
-            self._body = bytearray(self._body) + part
-
-    def on_message_complete(self) -> None:
-        """The request is complete: store the ping, or answer."""
-        if self._is_ended:
+        if (request := self._request) is None:
             return
         edge = self._edge
-        self._phase = _IDLE
+        parser = self._parser
+        assert parser is not None, "it is there until the connection is ended"
+        request.has_head = True
+        if request.held_bytes:
+            request.incomplete_bytes = 0
+            edge.clients.change(request.client, -request.held_bytes)
+            request.held_bytes = 0
+        refusal = request.judge(edge.rules, parser, self._read_bytes)
+        if refusal is None and not request.reads_page:
+            if request.forwarded_for:
+                sender = edge.clients.begin_forwarded(request.forwarded_for)
+                request.client = sender or request.client
+            refusal = edge.gate.refusal
+            if refusal is None and (length := request.length or 0):
+                if edge.clients.hold(request.client, length):
+                    request.held_bytes = length
+                else:
+                    refusal = BUSY
+        request.refusal = refusal
+        if refusal is not None:
+            is_long = (request.length or 0) > edge.settings.max_body_bytes
+            if refusal.ends_connection or request.expects_continue or is_long:
+                self._end(refusal)
+        elif request.expects_continue:
+            self._send(CONTINUE, keeps_open=True)
+        if request.is_chunked and not self._is_ended:
+            self._chunks = ChunkedBody()
+            raise _ChunksFollow
+
+    def on_body(self, part: bytes) -> None:
+        """Take a part of the body, or all of it."""
+        request = self._request
+        if request is None or self._is_ended:
+            return
+        edge = self._edge
+        size = len(part)
+        if request.refusal is not None or request.reads_page:
+            request.discarded_bytes += size
+            if request.discarded_bytes > edge.settings.max_body_bytes:
+                self._end(request.refusal or edge.rules.too_large(answers.BODY_TOO_LARGE))
+            return
+        request.body_bytes += size
+        if request.body_bytes > edge.settings.max_body_bytes:
+            self._end(edge.rules.too_large(answers.BODY_TOO_LARGE))
+        elif not request.body:
+            # Most bodies come in one part, which is kept as it is.
+            request.body = part
+        elif isinstance(request.body, bytearray):
+            request.body += part
+        else:
+            request.body = bytearray(request.body) + part
+
+    def on_message_complete(self) -> None:
+        """Store the ping, or answer: the request is complete."""
+        request = self._request
+        if request is None or self._is_ended:
+            return
+        edge = self._edge
+        parser = self._parser
+        assert parser is not None, "it is there until the connection is ended"
         self.deadline_seconds = edge.now_seconds + edge.settings.keep_alive_seconds
-        keeps_open = self._parser.should_keep_alive() and not edge.is_stopping
+        keeps_open = parser.should_keep_alive() and not edge.is_stopping
+        if self._read_requests == PIPELINED_MAX:
+            keeps_open = False
+            self._lingers = True
+            self.deadline_seconds = edge.now_seconds + edge.settings.body_timeout_seconds
+        request.keeps_open = keeps_open
         if not keeps_open:
             self._is_ended = True
-        if self._refusal is not None or self._reads_page:
-            answer = self._refusal or edge.pages[self._path]()
+        if request.refusal is not None or request.reads_page:
+            self._forget_request()
             self._answer(
-                answer,
+                request.refusal or edge.rules.pages[request.path](),
                 keeps_open=keeps_open,
-                is_http_10=self._protocol == _HTTP_10,
-                without_body=self._method == b"HEAD",
+                is_http_10=request.is_http_10,
+                without_body=request.method == b"HEAD",
+                further_headers=request.cross_origin_headers,
             )
             return
-        self._waiting.append(
-            (None, self._began_seconds, self._body_bytes, keeps_open, self._protocol == _HTTP_10)
-        )
+        self._request = None
+        self._waiting.append(request)
+        body, request.body = request.body, b""
         metadata = b"\n".join(
             (
                 b"%d" % (time.time_ns() // 1_000),
-                self._method,
-                self._path,
-                self._query,
-                self._protocol,
+                request.method,
+                request.path,
+                request.query,
+                request.protocol,
                 self._address,
-                self._host,
-                *self._fields,
+                request.host,
+                *request.fields,
             )
         )
-        body, self._body, self._body_bytes = self._body, b"", 0
+        size = len(metadata) + len(body)
+        edge.clients.change(request.client, size - request.held_bytes)
+        request.held_bytes = size
         edge.store.submit(self, metadata, body)
 
     # --- the store ----------------------------------------------------------------------------
 
     def committed(self, error: OSError | None) -> None:
-        """The oldest ping that waits is durable, or never will be acknowledged."""
+        """Answer the oldest ping that waits: it is durable, or never will be acknowledged."""
         waiting = self._waiting
         edge = self._edge
-        _, begun, body_bytes, keeps_open, is_http_10 = waiting.popleft()
-        edge.buffered_bytes -= body_bytes
+        request = waiting.popleft()
+        assert isinstance(request, Request), "an answer is sent with the ping before it"
+        edge.clients.change(request.client, -request.held_bytes)
+        if request.client is not self._client:
+            edge.clients.end(request.client)
+        keeps_open = request.keeps_open
         counters = edge.counters
         if error is None:
             row = counters.row
             row[_STATUS_200] += 1
-            row[_BODY_BYTES] += body_bytes
-            counters.observe_request(time.perf_counter() - begun)
-            answer = (
-                edge.durable_answer
-                if keeps_open and not is_http_10
-                else DURABLE.render(edge.date, keeps_open=keeps_open, is_http_10=is_http_10)
-            )
+            row[_BODY_BYTES] += request.body_bytes
+            counters.observe_request(time.perf_counter() - request.began_seconds)
+            decided = DURABLE
         else:
-            failure = edge.failure(error)
-            counters.row[FIRST_STATUS[failure.status]] += 1
-            answer = failure.render(edge.date, keeps_open=keeps_open, is_http_10=is_http_10)
+            decided = answers.answer_to(error)
+            counters.row[FIRST_STATUS[decided.status]] += 1
+        if (
+            decided is DURABLE
+            and keeps_open
+            and not request.is_http_10
+            and request.cross_origin_headers is edge.rules.cross_origin.default
+        ):
+            answer = edge.durable_answer
+        else:
+            answer = decided.render(
+                edge.date,
+                keeps_open=keeps_open,
+                is_http_10=request.is_http_10,
+                further_headers=request.cross_origin_headers,
+            )
         if (transport := self._transport) is None:
             return
         transport.write(answer)
         if waiting:
-            while waiting and (following := waiting[0][0]) is not None:
-                keeps_open = waiting.popleft()[3]
-                transport.write(following)
+            while waiting and isinstance(following := waiting[0], _OwedAnswer):
+                waiting.popleft()
+                keeps_open = following.keeps_open
+                transport.write(following.answer)
             if self._is_paused and len(waiting) <= REQUESTS_WAITING_MAX // 2:
                 self._resume()
         if not keeps_open:
@@ -410,131 +516,53 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _judge(self) -> Answer | None:
-        """The answer to a request that is refused whatever its body is; the order is the specification's."""
-        edge = self._edge
-        settings = edge.settings
-        parser = self._parser
-        protocol = _PROTOCOLS.get(parser.get_http_version())
-        has_large_field, hosts = self._read_lines()
-        if protocol is None or parser.should_upgrade():
-            return answers.MALFORMED
-        if hosts != 1 and (hosts or protocol != _HTTP_10):
-            return answers.MALFORMED
-        self._protocol = protocol
-        self._method = method = parser.get_method()
-        target = self._target
-        if len(target) > settings.max_path_bytes:
-            return self._too_large(answers.TARGET_TOO_LONG)
-        if target[0] != _SLASH and (authority := _AUTHORITY.match(target)) is not None:
-            target = target[authority.end() :]
-            target = target if target.startswith(b"/") else b"/" + target
-        self._path, _, self._query = target.partition(b"?")
-        if (
-            has_large_field
-            or len(self._path) > settings.max_captured_field_bytes
-            or len(self._query) > settings.max_captured_field_bytes
-        ):
-            return answers.FIELD_TOO_LARGE
-        if not is_submission(self._path.decode("latin-1")):
-            if self._path not in edge.pages:
-                return answers.NOT_FOUND
-            self._reads_page = True
-            return None if method in (b"GET", b"HEAD") else answers.NOT_READ
-        if method not in (b"POST", b"PUT"):
-            return answers.NOT_SUBMITTED
-        if self._length is None:
-            if not self._is_chunked:
-                return answers.LENGTH_REQUIRED
-        elif self._length > settings.max_body_bytes:
-            return self._too_large(answers.BODY_TOO_LARGE)
-        if edge.buffered_bytes > BUFFERED_MAX_BYTES:
-            return answers.NOT_DURABLE
-        return edge.refusal
-
-    def _read_lines(self) -> tuple[bool, int]:
-        """Take what is needed from the header lines; whether one is over a limit, and the number of hosts."""
-        kinds = self._edge.header_kinds
-        most = self._edge.settings.max_captured_field_bytes
-        lines, self._lines = self._lines, []
-        fields: list[bytes] = []
-        self._fields = fields
-        self._host = b""
-        self._length = None
-        self._is_chunked = self._expects_continue = self._reads_page = False
-        hosts = 0
-        is_large = len(lines) > HEAD_MAX_LINES
-        # A head that came in one read that is smaller than the limit is within it.
-        if self._read_bytes > HEAD_MAX_BYTES or not self._began_in_this_read:
-            total = sum(len(name) + len(value) for name, value in lines) + _LINE_OVERHEAD_BYTES * len(lines)
-            is_large = is_large or total > HEAD_MAX_BYTES
-        for name, value in lines:
-            lower, is_captured, special = kinds.get(name) or self._edge.header_kind(name)
-            if not (is_captured or special):
-                continue
-            stripped = value.strip(b" \t")
-            if is_captured:
-                is_large = is_large or len(stripped) > most
-                fields.append(lower)
-                fields.append(stripped)
-            if special == _HOST:
-                is_large = is_large or len(stripped) > most
-                self._host = stripped
-                hosts += 1
-            elif special == _LENGTH:
-                self._length = int(stripped)
-            elif special == _CODING:
-                self._is_chunked = True
-            elif special == _EXPECT:
-                self._expects_continue = stripped.lower() == b"100-continue"
-        return is_large, hosts
-
-    def _wait_for_rest(self) -> None:
+    def _wait_for_rest(self, request: Request, data: bytes) -> None:
         """Bound the time that an incomplete request has, and what the parser holds and skips of it.
 
-        The read in which the request began is not counted: it may have held others before it.
+        `data` is the read that ends within it.
         """
         edge = self._edge
-        settings = edge.settings
-        if self._phase == _HEAD:
-            if self._timed_phase != _HEAD:
-                self._timed_phase = _HEAD
-                self.deadline_seconds = edge.now_seconds + settings.head_timeout_seconds
-        elif self._timed_phase != _BODY:
-            self._timed_phase = _BODY
-            self.deadline_seconds = edge.now_seconds + settings.body_timeout_seconds
-        if len(self._lines) > HEAD_MAX_LINES:
-            self._end(self._long_head())
-            return
-        if self._began_in_this_read:
-            return
-        self._incomplete_bytes += self._read_bytes
-        if self._phase == _HEAD:
-            if self._incomplete_bytes > HEAD_MAX_BYTES + settings.max_path_bytes:
-                self._end(self._long_head())
-        elif self._is_chunked:
-            body_bytes = self._body_bytes + self._discarded_bytes
-            overhead = self._incomplete_bytes - body_bytes
-            if overhead > CHUNK_OVERHEAD_MAX_BYTES + CHUNK_OVERHEAD_MAX_RATIO * body_bytes:
-                self._end(answers.MALFORMED)
-
-    def _long_head(self) -> Answer:
-        """The answer to a head that is over its limit before it ends; the order is that of `_judge`."""
-        if len(self._target) > self._edge.settings.max_path_bytes:
-            return self._too_large(answers.TARGET_TOO_LONG)
-        return answers.FIELD_TOO_LARGE
-
-    def _too_large(self, answer: Answer) -> Answer:
-        return answers.TOO_LARGE_DROPPED if self._edge.settings.answer_too_large_with_202 else answer
+        self._left_bytes = None
+        if not request.has_head:
+            self._head_tail = (self._head_tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        elif not request.is_chunked:
+            self._left_bytes = (request.length or 0) - request.body_bytes - request.discarded_bytes
+        # The parser holds an unfinished head, and may hold a line of the trailer that ends a chunked body.
+        size = self._read_bytes if not request.has_head or request.is_chunked else 0
+        if not request.has_head:
+            if not request.has_head_deadline:
+                request.has_head_deadline = True
+                self.deadline_seconds = edge.now_seconds + edge.settings.head_timeout_seconds
+                size += INCOMPLETE_OBJECTS_BYTES
+        elif not request.has_body_deadline:
+            request.has_body_deadline = True
+            self.deadline_seconds = edge.now_seconds + edge.settings.body_timeout_seconds
+            size += INCOMPLETE_OBJECTS_BYTES + request.head_bytes()
+        refusal = request.refusal_of_rest(edge.rules, self._read_bytes)
+        if refusal is None and not edge.clients.hold(request.client, size):
+            refusal = (request.has_head and request.refusal) or BUSY
+            size = 0
+        request.held_bytes += size
+        if refusal is not None:
+            self._end(refusal)
 
     def _answer(
-        self, answer: Answer, *, keeps_open: bool, is_http_10: bool, without_body: bool = False
+        self,
+        answer: Answer,
+        *,
+        keeps_open: bool,
+        is_http_10: bool,
+        further_headers: str,
+        without_body: bool = False,
     ) -> None:
         self._edge.counters.row[FIRST_STATUS[answer.status]] += 1
-        self._drop_body()
         self._send(
             answer.render(
-                self._edge.date, keeps_open=keeps_open, is_http_10=is_http_10, without_body=without_body
+                self._edge.date,
+                keeps_open=keeps_open,
+                is_http_10=is_http_10,
+                without_body=without_body,
+                further_headers=further_headers,
             ),
             keeps_open=keeps_open,
         )
@@ -542,7 +570,7 @@ class Connection(asyncio.Protocol):
     def _send(self, answer: bytes, *, keeps_open: bool) -> None:
         """Send an answer behind those that are owed already."""
         if self._waiting:
-            self._waiting.append((answer, 0.0, 0, keeps_open, False))
+            self._waiting.append(_OwedAnswer(answer, keeps_open))
         elif self._transport is not None:
             self._transport.write(answer)
             if not keeps_open:
@@ -550,13 +578,23 @@ class Connection(asyncio.Protocol):
 
     def _end(self, answer: Answer) -> None:
         """Answer, and take nothing that follows for a request."""
-        self._is_ended = self._lingers = True
-        self._lines = []
+        self._is_ended = True
+        # A client that gets a reset instead of 503 keeps its ping, too: what it sends need not be read.
+        self._lingers = answer is not BUSY
+        # It may hold a part of a head.
+        self._parser = None
+        self._chunks = None
+        further_headers = self._edge.rules.cross_origin.default
+        if (request := self._request) is not None:
+            self._discarded_bytes = request.discarded_bytes
+            if request.has_head:
+                further_headers = request.cross_origin_headers
+            self._forget_request()
         self.deadline_seconds = self._edge.now_seconds + self._edge.settings.body_timeout_seconds
-        self._answer(answer, keeps_open=False, is_http_10=False)
+        self._answer(answer, keeps_open=False, is_http_10=False, further_headers=further_headers)
 
     def _finish(self) -> None:
-        """The last answer is sent: tell the client, and wait for it to hang up.
+        """Tell the client that the last answer is sent, and wait for it to close the connection.
 
         Closing now, with bytes of the client unread, would send a reset that can overtake the answer.
         """
@@ -573,9 +611,29 @@ class Connection(asyncio.Protocol):
         if self._discarded_bytes > DISCARD_MAX_BYTES:
             self.close_without_answer()
 
-    def _drop_body(self) -> None:
-        self._edge.buffered_bytes -= self._body_bytes
-        self._body, self._body_bytes = b"", 0
+    def _forget_request(self) -> None:
+        """Let go of the request that is being read, and of all that is held for it."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        clients = self._edge.clients
+        clients.change(request.client, -request.held_bytes)
+        if request.client is not self._client:
+            clients.end(request.client)
+
+    def _hold_unsent(self) -> None:
+        """Count the answers that the client does not read as held; hang up when there is no room for them."""
+        transport, client = self._transport, self._client
+        if transport is None or client is None:
+            return
+        size = transport.get_write_buffer_size()
+        size += sum(len(owed.answer) for owed in self._waiting if isinstance(owed, _OwedAnswer))
+        more = size - self._unsent_bytes
+        if more > 0:
+            if self._edge.clients.hold(client, more):
+                self._unsent_bytes = size
+            else:
+                self.close_without_answer()
 
     def _pause(self) -> None:
         if not self._is_paused and self._transport is not None:
@@ -585,9 +643,7 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if self._is_paused and self._transport is not None:
             self._is_paused = False
+            if self._client is not None:
+                self._edge.clients.change(self._client, -self._unsent_bytes)
+                self._unsent_bytes = 0
             self._transport.resume_reading()
-
-
-_SLASH: Final = ord("/")
-_STATUS_200: Final = FIRST_STATUS[200]
-_BODY_BYTES: Final = INDEX["body_bytes"]

@@ -5,15 +5,16 @@ The event loop collects records; one thread writes and flushes a group at a time
 When nothing is being flushed, a group starts at the end of the loop's current round, so that an idle node
 answers after one flush. Under load a flush costs more than all else that is done for a ping, so a group
 that would start within GROUP_INTERVAL_SECONDS of the one before waits for that time to pass, unless it has
-GROUP_ENOUGH_PINGS already, or nobody else is connected who could still send one.
+GROUP_ENOUGH_PINGS already, or no other client is connected that could still send one.
 """
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from queue import SimpleQueue
 from typing import Final, Protocol
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Waiter(Protocol):
-    """Whoever waits until a ping is durable."""
+    """What waits until a ping is durable."""
 
     def committed(self, error: OSError | None) -> None:
         """Called once: None when the ping is on stable storage."""
@@ -45,7 +46,7 @@ class CommitStuck(OSError):
 class GroupCommit:
     """Commits for one worker; everything but `_run` belongs to the event loop's thread.
 
-    `connections` tells how many clients are connected; most wait for an answer before they send the next
+    `connections` are those of all clients; most wait for an answer before they send the next
     ping. `on_commit` is called after each group with its error, its pings, its bytes and its seconds.
     """
 
@@ -53,7 +54,7 @@ class GroupCommit:
         self,
         loop: asyncio.AbstractEventLoop,
         writer: SegmentWriter,
-        connections: Callable[[], int],
+        connections: Sized,
         on_commit: Callable[[OSError | None, int, int, float], None],
     ) -> None:
         self._loop = loop
@@ -66,7 +67,7 @@ class GroupCommit:
         self._waiters: list[Waiter] = []
         self._bytes = 0
         self._in_flight: list[Waiter] = []
-        self._started_seconds = 0.0
+        self._started_seconds = -math.inf
         self._is_flushing = False
         self._is_running = False
         self._pause: asyncio.TimerHandle | None = None
@@ -77,7 +78,7 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, waiter: Waiter, metadata: bytes, body: bytes | bytearray) -> None:
-        """Store one ping with the next group; `waiter` learns what became of it."""
+        """Store one ping with the next group; `waiter` is called when it is durable, or cannot be."""
         head = record_head(self._marker, metadata, body)
         self._buffers.append(head)
         if body:
@@ -98,7 +99,7 @@ class GroupCommit:
         return time.monotonic() - self._started_seconds if self._is_flushing else 0.0
 
     def give_up_waiting(self) -> None:
-        """Tell everybody who waits that the disk is stuck; their pings may be stored nevertheless."""
+        """Fail all pings that wait, because the disk is stuck; they may be stored nevertheless."""
         waiters = self._in_flight + self._waiters
         self._in_flight = []
         self._buffers, self._waiters, self._bytes = [], [], 0
@@ -129,7 +130,7 @@ class GroupCommit:
             self._start()
 
     def _is_enough(self) -> bool:
-        return len(self._waiters) >= min(GROUP_ENOUGH_PINGS, self._connections())
+        return len(self._waiters) >= min(GROUP_ENOUGH_PINGS, len(self._connections))
 
     def _start(self) -> None:
         """Hand the next group to the thread."""

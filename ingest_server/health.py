@@ -5,7 +5,6 @@ https://github.com/mozilla-services/Dockerflow
 
 import json
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,72 +15,73 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from ingest_server.answers import DISK_FULL, STATUSES, Answer
-from ingest_server.counters import COMMIT_SECONDS_BUCKETS, REQUEST_SECONDS_BUCKETS, Counters
-from ingest_server.spool import Spool, Waiting
-from telemetry_lake.settings import PROJECT_ROOT
+from ingest_server.counters import COMMIT_SECONDS_BUCKETS, REQUEST_SECONDS_BUCKETS, SPOOL_STATES, Counters
+from telemetry_lake import __version__
+from telemetry_lake.project_files import PROJECT_ROOT
 
 METRIC_PREFIX: Final = "telemetry_lake_ingest_"
 _JSON: Final = "application/json"
 
 
-def pages(
-    spool: Spool, counters: Counters, refusal: Callable[[], Answer | None]
-) -> dict[bytes, Callable[[], Answer]]:
-    """What each readable path shows; `refusal` is the answer that a ping would get, None when accepted."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(NodeMetrics(spool, counters))
+def public_pages() -> dict[bytes, Callable[[], Answer]]:
+    """Return what makes the answer of each path that everybody may read."""
     shown_version = Answer(200, "OK", json.dumps(version_of(PROJECT_ROOT)) + "\n", content_type=_JSON)
     return {
         b"/__lbheartbeat__": lambda: Answer(200, "OK", "OK\n"),
-        b"/__heartbeat__": partial(heartbeat, spool, counters, refusal),
         b"/__version__": lambda: shown_version,
+    }
+
+
+def private_pages(counters: Counters) -> dict[bytes, Callable[[], Answer]]:
+    """Return what makes the answer of each path that is for operators."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(NodeMetrics(counters))
+    return {
+        b"/__heartbeat__": partial(heartbeat, counters),
         b"/metrics": lambda: Answer(
             200, "OK", generate_latest(registry).decode(), content_type=CONTENT_TYPE_LATEST
         ),
     }
 
 
-def heartbeat(spool: Spool, counters: Counters, refusal: Callable[[], Answer | None]) -> Answer:
-    """Whether a ping would be accepted now, and how the spool, S3 and SQS are."""
-    answer = refusal()
-    is_full = answer is DISK_FULL
-    status, reason = (
-        (200, "OK") if answer is None else (507, answer.reason) if is_full else (500, "Internal Server Error")
-    )
-    waiting = (spool.waiting_open(), spool.waiting_sealed())
+def heartbeat(counters: Counters) -> Answer:
+    """Say whether every worker would accept a ping now, and how the spool, S3 and SQS are."""
+    refusing_status = counters.largest("refusing_status")
+    is_full = refusing_status == DISK_FULL.status
+    status, reason = 200, "OK"
+    if refusing_status:
+        status, reason = (DISK_FULL.status, DISK_FULL.reason) if is_full else (500, "Internal Server Error")
     body = {
         "status": status,
         "checks": {
             "disk": "the spool is full" if is_full else "ok",
-            "commit": "pings cannot be made durable" if answer is not None and not is_full else "ok",
+            "commit": "pings cannot be made durable" if refusing_status and not is_full else "ok",
             "s3": _reachable(counters, "s3"),
             "sqs": _reachable(counters, "sqs"),
         },
-        "spool_free_bytes": spool.free_bytes(),
-        "spool_waiting_bytes": sum(item.bytes for item in waiting),
-        "oldest_segment_age_seconds": round(_age_seconds(*waiting), 3),
+        "spool_free_bytes": _free_bytes(counters),
+        "spool_waiting_bytes": counters.total("spool_open_bytes") + counters.total("spool_sealed_bytes"),
+        "oldest_segment_age_seconds": round(_oldest_age_seconds(counters), 3),
     }
     return Answer(status, reason, json.dumps(body) + "\n", content_type=_JSON)
 
 
 def version_of(root: Path) -> dict[str, str]:
-    """`version.json` below `root`, else what the work tree tells."""
+    """Return what `version.json` below `root` says, else what the work tree does.
+
+    `telemetry_lake` is the version of the code that runs, whatever the file says that was built with it.
+    """
     try:
-        return dict(json.loads((root / "version.json").read_text()))
+        shown = dict(json.loads((root / "version.json").read_text()))
     except FileNotFoundError:
-        pass
-    try:
-        release = str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
-    except FileNotFoundError:
-        release = ""
-    return {"source": "", "version": release, "commit": _commit(root / ".git"), "build": ""}
+        shown = {"source": "", "version": __version__, "commit": _commit(root / ".git"), "build": ""}
+    return {**shown, "telemetry_lake": __version__}
 
 
 class NodeMetrics(Collector):
     """Every metric of docs/ingest_spec.md, summed over the processes of the node when it is asked for."""
 
-    def __init__(self, spool: Spool, counters: Counters) -> None:
-        self._spool = spool
+    def __init__(self, counters: Counters) -> None:
         self._counters = counters
 
     def collect(self) -> Iterator[Metric]:
@@ -100,12 +100,11 @@ class NodeMetrics(Collector):
         restarts = CounterMetricFamily(
             METRIC_PREFIX + "child_restarts", "Processes that died and were started again.", labels=["child"]
         )
-        for child in ("worker", "shipper"):
+        for child in ("worker", "shipper", "observer"):
             restarts.add_metric([child], total(f"{child}_restarts"))
         yield restarts
-        yield GaugeMetricFamily(
-            METRIC_PREFIX + "connections", "Open connections.", value=total("connections")
-        )
+        for name, meaning in _GAUGES.items():
+            yield GaugeMetricFamily(METRIC_PREFIX + name, meaning, value=total(name))
         for service in ("s3", "sqs"):
             if total(f"{service}_looks"):
                 yield GaugeMetricFamily(
@@ -128,29 +127,25 @@ class NodeMetrics(Collector):
         )
 
     def _spool_metrics(self) -> Iterator[Metric]:
-        states = {
-            "open": self._spool.waiting_open(),
-            "sealed": self._spool.waiting_sealed(),
-            "damaged": self._spool.set_aside_already(),
-        }
+        total = self._counters.total
         segments = GaugeMetricFamily(METRIC_PREFIX + "spool_segments", "Segments by state.", labels=["state"])
         sizes = GaugeMetricFamily(
             METRIC_PREFIX + "spool_bytes", "Bytes of segments by state.", labels=["state"]
         )
-        for state, waiting in states.items():
-            segments.add_metric([state], waiting.segments)
-            sizes.add_metric([state], waiting.bytes)
+        for state in SPOOL_STATES:
+            segments.add_metric([state], total(f"spool_{state}_segments"))
+            sizes.add_metric([state], total(f"spool_{state}_bytes"))
         yield segments
         yield sizes
         yield GaugeMetricFamily(
             METRIC_PREFIX + "spool_free_bytes",
             "Free bytes on the spool's disk.",
-            value=self._spool.free_bytes(),
+            value=_free_bytes(self._counters),
         )
         yield GaugeMetricFamily(
             METRIC_PREFIX + "oldest_segment_age_seconds",
             "Age of the oldest segment that is not shipped.",
-            value=_age_seconds(states["open"], states["sealed"]),
+            value=_oldest_age_seconds(self._counters),
         )
 
 
@@ -158,6 +153,7 @@ _COUNTERS: Final = {
     "body_bytes": "Bytes of acknowledged bodies.",
     "commit_failures": "Groups that could not be made durable.",
     "aborted_requests": "Requests whose client went away or was too slow.",
+    "refused_connections": "Connections that were one too many.",
     "shipped_segments": "Raw objects announced to the queue.",
     "shipped_pings": "Their pings.",
     "shipped_bytes": "Their bytes in S3.",
@@ -168,10 +164,20 @@ _COUNTERS: Final = {
 }
 
 
-def _age_seconds(*waiting: Waiting) -> float:
-    """The age of the oldest segment among them; 0 without any."""
-    oldest = [item.oldest_seconds for item in waiting if item.oldest_seconds is not None]
-    return max(0.0, time.time() - min(oldest)) if oldest else 0.0
+_GAUGES: Final = {
+    "connections": "Open connections.",
+    "held_bytes": "What requests hold of the workers' memory.",
+}
+
+
+def _free_bytes(counters: Counters) -> float:
+    return counters.total("spool_free_before_bytes") - counters.total("appended_bytes")
+
+
+def _oldest_age_seconds(counters: Counters) -> float:
+    """Return the age of the oldest segment that is not shipped; 0 without any."""
+    oldest = counters.total("spool_oldest_seconds")
+    return max(0.0, time.time() - oldest) if oldest else 0.0
 
 
 def _reachable(counters: Counters, service: str) -> str:

@@ -19,9 +19,10 @@ from typing import Final, NoReturn
 from ingest_server.counters import Counters, shared_counters
 from ingest_server.logs import log_as
 from ingest_server.spool import Spool, SpoolInUse
+from ingest_server.spool_look import look_at_spool
 from ingest_server.stop_signals import STOP_SIGNALS, WATCHED_SIGNALS
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import IngestSettings, Settings
+from telemetry_lake.settings import Settings
 
 LISTEN_BACKLOG: Final = 4_096
 RESTART_QUIET_SECONDS: Final = 60
@@ -52,8 +53,9 @@ class Node:
         self._settings = settings
         ingest = settings.ingest
         self._spool = Spool(ingest.spool_directory / ingest.node)
-        self._counters = shared_counters(ingest.workers + 2)
+        self._counters = shared_counters(ingest.workers + 3)
         self._listeners: list[socket.socket] = []
+        self._private_listener: socket.socket | None = None
         self._children: list[_Child] = []
         self._pipe_read = self._pipe_write = -1
 
@@ -72,12 +74,16 @@ class Node:
                 f"the spool {self._spool.directory} cannot be used: {error}; "
                 "set TELEMETRY_LAKE_INGEST__SPOOL_DIRECTORY to a directory that can be written"
             ) from error
-        self._listeners = _listen(ingest)
+        self._listeners = _listen(ingest.host, ingest.port, ingest.workers, "PORT")
+        (self._private_listener,) = _listen(ingest.private_host, ingest.private_port, 1, "PRIVATE_PORT")
         _recover(self._spool, self._counters, None)
+        # No worker takes a ping before it is known whether there is room.
+        look_at_spool(self._spool, self._observers_counters())
         self._pipe_read, self._pipe_write = os.pipe()
         for number in range(ingest.workers):
             self._children.append(_Child(f"worker-{number}", "worker", partial(self._run_worker, number)))
         self._children.append(_Child("shipper", "shipper", self._run_shipper))
+        self._children.append(_Child("observer", "observer", self._run_observer))
         for child in self._children:
             self._fork(child)
         log.info(
@@ -85,6 +91,7 @@ class Node:
             extra={
                 "node": ingest.node,
                 "address": f"{ingest.host}:{ingest.port}",
+                "private_address": f"{ingest.private_host}:{ingest.private_port}",
                 "workers": ingest.workers,
                 "spool": str(self._spool.directory),
                 "seconds": round(time.monotonic() - started, 3),
@@ -107,7 +114,7 @@ class Node:
                     self._fork(child)
 
     def _reap(self) -> list[_Child]:
-        """The children that have ended."""
+        """Return the children that have ended."""
         ended = []
         for child in self._children:
             if child.pid:
@@ -136,7 +143,7 @@ class Node:
             self._be(child)
 
     def _be(self, child: _Child) -> NoReturn:
-        """The rest of a child's life."""
+        """Run as the child until it ends, and exit."""
         status = 1
         try:
             os.close(self._pipe_write)
@@ -152,32 +159,53 @@ class Node:
     def _run_worker(self, number: int) -> None:
         from ingest_server.worker import Worker
 
-        for other, listener in enumerate(self._listeners):
-            if other != number:
-                listener.close()
+        listener = self._listeners[number]
+        self._close_listeners(keep=listener)
         counters = self._counters.of_process(number + 1)
         # Here and not in the parent: a disk that is stuck must not keep it from supervising.
         _recover(self._spool, counters, number)
-        Worker(number, self._settings.ingest, self._spool, counters, self._listeners[number]).run(
-            self._pipe_read
-        )
+        Worker(
+            number,
+            self._settings.ingest,
+            self._settings.conversion.trusted_proxies,
+            self._spool,
+            counters,
+            listener,
+        ).run(self._pipe_read)
 
     def _run_shipper(self) -> None:
         from ingest_server.ship import Shipper
 
-        for listener in self._listeners:
-            listener.close()
+        self._close_listeners()
         counters = self._counters.of_process(self._settings.ingest.workers + 1)
         Shipper(self._settings, self._spool, counters).run(self._pipe_read)
+
+    def _run_observer(self) -> None:
+        from ingest_server.observer import Observer
+
+        listener = self._private_listener
+        assert listener is not None, "it was made before the processes"
+        self._close_listeners(keep=listener)
+        Observer(self._settings.ingest, self._spool, self._observers_counters(), listener).run(
+            self._pipe_read
+        )
+
+    def _observers_counters(self) -> Counters:
+        return self._counters.of_process(self._settings.ingest.workers + 2)
+
+    def _close_listeners(self, *, keep: socket.socket | None = None) -> None:
+        for listener in (*self._listeners, self._private_listener):
+            if listener is not None and listener is not keep:
+                listener.close()
 
     def _stop(self) -> None:
         """Workers first, so that the shipper sees what they seal."""
         ingest = self._settings.ingest
         log.info("node_stopping")
-        for listener in self._listeners:
-            listener.close()
+        self._close_listeners()
         self._end("worker", ingest.stop_answer_seconds + ingest.commit_max_seconds)
         self._end("shipper", ingest.stop_ship_seconds)
+        self._end("observer", 0)
         log.info("node_stopped", extra={"segments_left": len(self._spool.sealed_segments())})
 
     def _end(self, kind: str, limit_seconds: float) -> None:
@@ -221,31 +249,32 @@ def _recover(spool: Spool, counters: Counters, worker: int | None) -> None:
         )
 
 
-def _listen(ingest: IngestSettings) -> list[socket.socket]:
-    """One listening socket for each worker on the same port.
+def _listen(host: str, port: int, count: int, setting: str) -> list[socket.socket]:
+    """Return `count` listening sockets on the same port, which is the value of `setting`.
 
-    SO_REUSEPORT would let us share the port with a stranger's server that sets it too, and split its
-    traffic without a word; so the port is first taken without it. The parent keeps the sockets, so that
-    connections that wait in one are served by the next worker when theirs dies.
+    SO_REUSEPORT would let us share the port with another program's server that sets it too, and silently
+    take some of its connections; so the port is first taken without it. The parent keeps the sockets, so that
+    connections that wait in one are served by the next process when theirs dies.
+
+    Raises ConfigurationError.
     """
-    family = socket.AF_INET6 if ":" in ingest.host else socket.AF_INET
-    where = (ingest.host, ingest.port)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listeners = []
     try:
         with socket.socket(family, socket.SOCK_STREAM) as alone:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(where)
+            alone.bind((host, port))
             alone.listen()
-        for _ in range(ingest.workers):
+        for _ in range(count):
             listener = socket.socket(family, socket.SOCK_STREAM)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(where)
+            listener.bind((host, port))
             listener.listen(LISTEN_BACKLOG)
             listeners.append(listener)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {ingest.host}:{ingest.port}: {error.strerror}; stop whoever listens there, "
-            "or set TELEMETRY_LAKE_INGEST__PORT"
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there, "
+            f"or set TELEMETRY_LAKE_INGEST__{setting}"
         ) from error
     return listeners

@@ -28,9 +28,11 @@ _CHECKSUM: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _HEADER.size + _CHECKSUM.size
 MARKER_BYTES: Final = 8
 SALVAGED: Final = "-salvaged"
+SALVAGES_MAX: Final = 3
+"""A segment of salvaged records may be damaged in its turn: how often its records are salvaged again."""
 
 _SEGMENT_ID: Final = re.compile(
-    r"(?P<opened>\d{8}T\d{6}\d{6}Z)-w(?P<worker>\d+)-(?P<marker>[0-9a-f]{16})-(?P<number>\d{6,})(-salvaged)?"
+    r"(?P<opened>\d{8}T\d{6}\d{6}Z)-w(?P<worker>\d+)-(?P<marker>[0-9a-f]{16})-(?P<number>\d{6,})(-salvaged){0,3}"
 )
 _OPENED_FORMAT: Final = "%Y%m%dT%H%M%S%fZ"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,17 +86,17 @@ class CapturedPing:
 
 
 def new_marker() -> bytes:
-    """The marker of one worker process."""
+    """Return the marker of one worker process."""
     return secrets.token_bytes(MARKER_BYTES)
 
 
 def segment_id(opened: datetime, worker: int, marker: bytes, number: int) -> str:
-    """The name of the `number`-th segment that a worker process opens; sorts by the time of opening."""
+    """Return the name of the `number`-th segment of a worker process; names sort by the time of opening."""
     return f"{opened.strftime(_OPENED_FORMAT)}-w{worker}-{marker.hex()}-{number:06d}"
 
 
 def split_segment_id(text: str) -> SegmentName:
-    """What `text` says; ValueError when it is not a segment id."""
+    """Return what `text` says; raises ValueError when it is not a segment id."""
     match = _SEGMENT_ID.fullmatch(text)
     if match is None:
         raise ValueError(f"not the id of a segment: {text!r}")
@@ -188,7 +190,7 @@ def _next_record(data: bytes, position: int, marker: bytes) -> int | None:
 
 
 def _is_torn(data: bytes, position: int, marker: bytes) -> bool:
-    """Whether what starts at `position` is a record that was never written to its end."""
+    """Return whether what starts at `position` is a record that was never written to its end."""
     rest = len(data) - position
     if data.count(b"\0", position) == rest:
         return True

@@ -1,4 +1,4 @@
-"""The signals that the processes of a node wait for, blocked until each of them is ready to be told."""
+"""The signals that the processes of a node wait for, blocked until each of them has its handlers."""
 
 import signal
 from typing import Final
@@ -8,5 +8,5 @@ WATCHED_SIGNALS: Final = {*STOP_SIGNALS, signal.SIGCHLD}
 
 
 def unblock_signals() -> None:
-    """Let come what was blocked since the parent started; call it when the handlers are there."""
+    """Unblock what was blocked since the parent started; call it once the handlers are set."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED_SIGNALS)

@@ -1,33 +1,38 @@
 """One accept worker: a process that owns connections and one open segment, and shares nothing."""
 
 import asyncio
-import errno
 import gc
 import logging
+import math
 import os
 import socket
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import uvloop
 
 from ingest_server import answers, health
-from ingest_server.answers import Answer
+from ingest_server.clients import Clients
 from ingest_server.counters import Counters
+from ingest_server.cross_origin import CrossOrigin
 from ingest_server.edge import Connection, Edge
+from ingest_server.gate import Gate
 from ingest_server.group_commit import GroupCommit
+from ingest_server.repeat import every
+from ingest_server.request import HeadRules
 from ingest_server.segment_writer import SegmentWriter
 from ingest_server.spool import Spool
 from ingest_server.stop_signals import STOP_SIGNALS, unblock_signals
+from telemetry_lake.raw.submission_path import is_submission
 from telemetry_lake.settings import IngestSettings
 
 TICK_SECONDS: Final = 0.1
-SPOOL_LOOK_SECONDS: Final = 1.0
-REFUSAL_AFTER_FAILURE_SECONDS: Final = 1.0
+SEALED_ENOUGH: Final = 16
+"""While this many segments wait to be shipped, segments are sealed by size only: one that is sealed sooner
+would not be shipped sooner, and in a long outage of S3 there would be a file for every few seconds."""
 LISTEN_BACKLOG: Final = 4_096
 STOP_POLL_SECONDS: Final = 0.01
 GC_THRESHOLD: Final = 50_000
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +41,20 @@ class Worker:
     """Accept worker number `number` (from 0); `run` returns when it has stopped."""
 
     def __init__(
-        self, number: int, settings: IngestSettings, spool: Spool, counters: Counters, listener: socket.socket
+        self,
+        number: int,
+        settings: IngestSettings,
+        trusted_proxies: int,
+        spool: Spool,
+        counters: Counters,
+        listener: socket.socket,
     ) -> None:
         self._settings = settings
-        self._spool = spool
+        self._trusted_proxies = trusted_proxies
         self._counters = counters
         self._listener = listener
         self._writer = SegmentWriter(spool, number, settings.segment_max_bytes)
-        self._spool_bytes = 0
-        self._spool_refusal: Answer | None = None
-        self._failure: Answer | None = None
-        self._failure_ends_seconds = 0.0
+        self._gate = Gate(settings, counters)
 
     def run(self, parent_pipe: int) -> None:
         """Serve until SIGTERM, SIGINT, or the end of the parent that holds the other end of the pipe."""
@@ -54,111 +62,68 @@ class Worker:
 
     async def _serve(self, parent_pipe: int) -> None:
         loop = asyncio.get_running_loop()
-        self._commit = GroupCommit(loop, self._writer, lambda: len(self._edge.connections), self._on_commit)
-        self._edge = Edge(
+        # The commit waits for more pings while there are connections that could send some; the edge, which
+        # keeps the connections, gives it their pings.
+        connections: set[Connection] = set()
+        commit = GroupCommit(loop, self._writer, connections, self._on_commit)
+        rules = HeadRules(
             self._settings,
-            self._counters,
-            self._commit,
-            health.pages(self._spool, self._counters, lambda: self._edge.refusal),
-            _answer_to,
+            health.public_pages(),
+            is_submission,
+            CrossOrigin(self._settings.cors_allowed_origins),
+            is_behind_proxies=self._trusted_proxies > 0,
         )
+        clients = Clients(self._settings, self._trusted_proxies)
+        edge = Edge(self._settings, rules, self._counters, commit, self._gate, connections, clients)
         stop = asyncio.Event()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop.set)
         unblock_signals()
         loop.add_reader(parent_pipe, stop.set)
-        self._look_at_spool()
+        self._gate.update()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         server = await loop.create_server(
-            lambda: Connection(self._edge), sock=self._listener, backlog=LISTEN_BACKLOG
+            partial(Connection, edge), sock=self._listener, backlog=LISTEN_BACKLOG
         )
         log.info("worker_ready")
-        tasks = [
-            loop.create_task(_every(TICK_SECONDS, self._tick)),
-            loop.create_task(_every(SPOOL_LOOK_SECONDS, self._look_at_spool)),
-        ]
+        ticking = loop.create_task(every(TICK_SECONDS, partial(self._tick, edge, commit)))
         await stop.wait()
         loop.remove_reader(parent_pipe)
         server.close()
-        await self._answer_what_has_begun(loop)
-        for task in tasks:
-            task.cancel()
+        await self._answer_what_has_begun(loop, edge)
+        ticking.cancel()
         try:
-            await asyncio.wait_for(self._commit.close(), self._settings.commit_max_seconds)
+            await asyncio.wait_for(commit.close(), self._settings.commit_max_seconds)
         except TimeoutError:
             log.error("segment_not_sealed", extra={"why": "the disk is stuck; the next start recovers it"})
             os._exit(1)
         log.info("worker_stopped")
 
-    async def _answer_what_has_begun(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _answer_what_has_begun(self, loop: asyncio.AbstractEventLoop, edge: Edge) -> None:
         deadline = loop.time() + self._settings.stop_answer_seconds
-        self._edge.stop()
-        while self._edge.connections and loop.time() < deadline:  # noqa: ASYNC110  (it happens once)
+        edge.stop()
+        while edge.connections and loop.time() < deadline:  # noqa: ASYNC110  (it happens once)
             await asyncio.sleep(STOP_POLL_SECONDS)
-        for connection in list(self._edge.connections):
+        for connection in list(edge.connections):
             connection.close_without_answer()
 
-    def _tick(self) -> None:
-        self._edge.tick()
-        self._edge.close_late_connections()
-        if self._commit.stuck_seconds() > self._settings.commit_max_seconds:
-            self._fail(answers.NOT_DURABLE)
-            self._commit.give_up_waiting()
-        self._commit.seal_older_than(self._settings.segment_max_age_seconds)
-        self._refuse()
-
-    def _look_at_spool(self) -> None:
-        """Refuse pings while the spool or its disk is full."""
-        settings = self._settings
-        try:
-            self._spool_bytes = self._spool.waiting_open().bytes + self._spool.waiting_sealed().bytes
-            is_full = (
-                self._spool_bytes > settings.spool_max_bytes
-                or self._spool.free_bytes() < settings.spool_min_free_bytes
-            )
-            self._spool_refusal = answers.DISK_FULL if is_full else None
-        except OSError as error:
-            log.error("spool_not_readable", extra={"error": str(error)})
-            self._spool_refusal = answers.NOT_DURABLE
-        self._refuse()
-
-    def _refuse(self) -> None:
-        """Decide what every ping is answered from now on."""
-        if self._failure is not None and self._edge.now_seconds >= self._failure_ends_seconds:
-            self._failure = None
-        refusal = self._failure or self._spool_refusal
-        if refusal is not self._edge.refusal:
-            log.warning(
-                "accepting" if refusal is None else "refusing",
-                extra={"status": refusal.status if refusal else 200},
-            )
-            self._edge.refusal = refusal
-
-    def _fail(self, answer: Answer) -> None:
-        self._failure = answer
-        self._failure_ends_seconds = self._edge.now_seconds + REFUSAL_AFTER_FAILURE_SECONDS
+    def _tick(self, edge: Edge, commit: GroupCommit) -> None:
+        """Do what depends on the time: deadlines, a disk that is stuck, the age of the open segment."""
+        edge.tick()
+        edge.close_late_connections()
+        if commit.stuck_seconds() > self._settings.commit_max_seconds:
+            self._gate.failed(answers.NOT_DURABLE)
+            commit.give_up_waiting()
+        is_behind = self._counters.total("spool_sealed_segments") >= SEALED_ENOUGH
+        commit.seal_older_than(math.inf if is_behind else self._settings.segment_max_age_seconds)
+        self._gate.update()
 
     def _on_commit(self, error: OSError | None, pings: int, length: int, seconds: float) -> None:
         self._counters.observe_commit(seconds)
-        if error is not None:
-            self._counters.add("commit_failures")
-            log.error("commit_failed", extra={"pings": pings, "bytes": length, "error": str(error)})
-            self._fail(_answer_to(error))
-            self._refuse()
+        if error is None:
+            self._gate.stored(length)
             return
-        self._spool_bytes += length
-        if self._spool_bytes > self._settings.spool_max_bytes and self._spool_refusal is None:
-            self._spool_refusal = answers.DISK_FULL
-            self._refuse()
-
-
-def _answer_to(error: OSError) -> Answer:
-    """What a ping is answered that could not be made durable."""
-    return answers.DISK_FULL if error.errno in _DISK_FULL else answers.NOT_DURABLE
-
-
-async def _every(seconds: float, act: Callable[[], None]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        act()
+        self._counters.add("commit_failures")
+        log.error("commit_failed", extra={"pings": pings, "bytes": length, "error": str(error)})
+        self._gate.failed(answers.answer_to(error))

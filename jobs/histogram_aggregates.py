@@ -1,13 +1,15 @@
-"""Add up the histograms of stable.pings by date, into derived.histogram_aggregates.
+"""Add up the histograms and measures of stable.pings by date, into derived.histogram_aggregates.
 
-Spark divides the work among its machines and moves what belongs together to one place; the histograms
-themselves are read and added up by pyarrow and numpy (`telemetry_lake.histogram_aggregation`). Reading the
-nested column through Spark alone takes longer than everything here together.
+Measures are the numbers and truth values that pings have beside histograms
+(`telemetry_lake.histograms.measures`). Spark divides the work among its machines and moves what belongs
+together to one place; what is added up is read by pyarrow and added up by numpy
+(`telemetry_lake.histograms.aggregation`). Reading the nested column through Spark alone takes longer than
+everything here together.
 
 1. Each task reads some row groups of the date's files, only the columns that are needed, and adds them up.
    What their clients have to weigh is divided by client (`_read`).
 2. All pings of a client meet in one share, where they are weighed (`_sum`). A client that sent more than
-   `CLIENT_MAX_PINGS` on a date is nobody's browser: it weighs nothing, and a share does not hold it.
+   `CLIENT_MAX_PINGS` on a date is not a browser: it weighs nothing, and a share does not hold it.
 3. Sums of one histogram meet and are merged (`_merge`), and Spark writes them in one commit.
 
 A date is out of date when stable.pings of that date was made from something else than when it was summed,
@@ -20,39 +22,54 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-if not __package__:  # started as a file: its folder is on the path, the project's is not
+if not __package__:  # see jobs/__init__.py
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import typer
 
-from jobs.date_job import again_option, dates_option, debug_option, late_days_option, make_dates
-from jobs.date_range import DateRange
-from jobs.made_dates import MadeDate, again_on_conflict, current_snapshot, record, recorded, replace_date
-from jobs.table_checks import check_date
-from telemetry_lake.columns import SUBMISSION_DATE
+from jobs.spark.command_line import dates_option, debug_option, program
+from jobs.spark.date_job import again_option, in_turn, late_dates_option, make_dates
+from jobs.spark.made_dates import (
+    MadeDate,
+    again_on_conflict,
+    current_snapshot,
+    record,
+    recorded,
+    replace_date,
+)
+from jobs.spark.table_checks import check_date, date_audits
+from telemetry_lake.columns import DOCUMENT, SUBMISSION_DATE
 from telemetry_lake.failures import FatalError
 from telemetry_lake.settings import Settings
-from telemetry_lake.tables import STABLE_PINGS
+from telemetry_lake.tables.definitions import HISTOGRAM_AGGREGATES, STABLE_PINGS
+from telemetry_lake.units import DateRange
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from pyspark.sql import DataFrame, SparkSession
 
-HISTOGRAM_AGGREGATES: Final = "derived.histogram_aggregates"
 DEFAULT_DATES: Final = "yesterday"
-LATE_DAYS: Final = 7
+LATE_DATES: Final = 14
 CLIENT_MAX_PINGS: Final = 1_000
 READ_MAX_PINGS: Final = 4_096
-"""How many pings a task holds at once while it reads; some 60 KB each."""
+"""The most pings that a task holds while it reads, about 60 KB each."""
+DOCUMENTS_READ_AT_ONCE: Final = 64
+"""Their documents are read apart, a few at a time: one can be as large as a body may be."""
 SHARE_PINGS: Final = 4_096
-"""How many pings a share has on average; some 6 KB each."""
+"""The average number of pings of a share, about 6 KB each."""
 ROWS_OF_A_PIECE: Final = 2_048
 MERGE_SHARDS_MAX: Final = 64
-WORKER_IMPORTS: Final = ("pandas", "telemetry_lake.histogram_aggregation", "telemetry_lake.table_files")
-"""What the workers need, for `open_session`; pyarrow imports pandas when it first makes an array."""
+WORKER_IMPORTS: Final = (
+    "pandas",
+    "telemetry_lake.histograms.aggregation",
+    "telemetry_lake.histograms.measures",
+    "telemetry_lake.tables.files",
+)
+"""The imports of the workers, for `open_session`; pyarrow imports pandas when it first makes an array."""
 
 Piece = tuple[int, tuple[bytes, ...]]
 """Where to, and either sums or pings of clients with their definitions."""
@@ -60,30 +77,32 @@ Piece = tuple[int, tuple[bytes, ...]]
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """The row group of a Parquet file that begins at `offset`; the whole file without one."""
+    """The row group of a Parquet file that begins at `offset`; without an offset, the whole file."""
 
     location: str
     offset: int | None
 
 
 def histogram_aggregates(
-    session: "SparkSession", settings: Settings, dates: DateRange, *, late_days: int = 0, again: bool = False
+    session: "SparkSession", settings: Settings, dates: DateRange, *, late_dates: int = 0, again: bool = False
 ) -> Iterator[MadeDate]:
-    """Sum those of `dates` and of the `late_days` before them that are out of date; each once it is summed.
+    """Sum those of `dates` that are out of date, and `late_dates` of those before; yield each once summed.
 
     `again` sums all of `dates`. Each date is replaced in one commit. Raises FatalError and RetriableError.
     """
     from jobs.spark_session import spark_failures
 
-    asked = dates.reaching_back(late_days)
+    asked = dates.since_ever() if late_dates else dates
     with spark_failures():
         stable = recorded(session, STABLE_PINGS, asked)
         known = recorded(session, HISTOGRAM_AGGREGATES, asked)
-    for day in asked:
-        forced = again and day >= dates.first
-        is_new = day in stable and (day not in known or known[day].source != _source(stable[day]))
-        if forced or is_new:
-            yield again_on_conflict(lambda day=day: _make(session, settings, day))  # type: ignore[misc]
+    new = {day for day in stable if day not in known or known[day].source != _source(stable[day])}
+    forced = set(dates) if again else set()
+
+    def make(day: date) -> MadeDate:
+        return again_on_conflict(lambda: _make(session, settings, day))
+
+    yield from in_turn(HISTOGRAM_AGGREGATES, new | forced, dates, make, late_dates=late_dates)
 
 
 def _make(session: "SparkSession", settings: Settings, day: date) -> MadeDate:
@@ -96,8 +115,7 @@ def _make(session: "SparkSession", settings: Settings, day: date) -> MadeDate:
         stable = recorded(session, STABLE_PINGS, DateRange(day, day)).get(day)
         frame = aggregated(session, settings, day)
         rows = replace_date(frame, HISTOGRAM_AGGREGATES, day, base=base)
-        for warning in check_date(session, HISTOGRAM_AGGREGATES, day):
-            typer.echo(f"warning: {warning}", err=True)
+        check_date(session, HISTOGRAM_AGGREGATES, day, date_audits(settings))
         made = MadeDate(HISTOGRAM_AGGREGATES, day, _source(stable), rows, time.monotonic() - started)
         record(session, made)
     return made
@@ -108,7 +126,7 @@ def _source(stable: MadeDate | None) -> dict[str, object]:
 
 
 def aggregated(session: "SparkSession", settings: Settings, day: date) -> "DataFrame":
-    """The rows of derived.histogram_aggregates for one date of stable.pings, not written anywhere."""
+    """Return the rows of derived.histogram_aggregates for one date of stable.pings, without writing them."""
     from pyspark.sql.functions import col, lit
 
     schema = session.table(HISTOGRAM_AGGREGATES).schema
@@ -131,10 +149,12 @@ def aggregated(session: "SparkSession", settings: Settings, day: date) -> "DataF
 
 
 def _parts(settings: Settings, day: date) -> tuple[dict[str, str], list[FilePart], int]:
-    """How the date's files are reached, the parts that they are read in, and how many pings they hold."""
-    from telemetry_lake.catalog import load_lake_catalog
+    """Return the properties by which the date's files are reached, their parts, and their number of pings."""
+    from telemetry_lake.tables.catalog import load_lake_catalog
+    from telemetry_lake.tables.catalog_failures import catalog_failures
 
-    table = load_lake_catalog(settings).load_table(STABLE_PINGS)
+    with catalog_failures(f"reading the table {STABLE_PINGS}"):
+        table = load_lake_catalog(settings).load_table(STABLE_PINGS)
     parts, pings = [], 0
     for task in table.scan(row_filter=f"{SUBMISSION_DATE} = '{day.isoformat()}'").plan_files():
         if task.delete_files:
@@ -150,50 +170,55 @@ def _parts(settings: Settings, day: date) -> tuple[dict[str, str], list[FilePart
 def _read(
     partition: int, parts: Iterable[FilePart], *, properties: Mapping[str, str], shares: int
 ) -> Iterator[Piece]:
-    """The sums of these parts, and their clients' pings divided into shares."""
-    from telemetry_lake.histogram_aggregation import count_histograms, merge_sums, to_bytes
+    """Yield the sums of these parts, and their clients' pings divided into shares."""
+    from telemetry_lake.histograms.aggregation import count_pings, merge_sums, to_bytes
 
     counted = []
     for part in parts:
         for pings in read_part(part, properties):
-            sums, of_clients = count_histograms(pings)
+            sums, client_pings = count_pings(pings)
             counted.append(sums)
-            for share, some in of_clients.split(shares):
+            for share, some in client_pings.split(shares):
                 yield share, (to_bytes(some.pings), to_bytes(some.definitions))
     if counted:
         yield partition % shares, (to_bytes(merge_sums(counted)),)
 
 
 def read_part(part: FilePart, properties: Mapping[str, str]) -> "Iterator[pa.Table]":
-    """The columns of a part that are needed."""
+    """Yield the columns of a part that are needed, with the measures of the pings in place of documents."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from telemetry_lake.histogram_aggregation import READ, READ_AS_DICTIONARY, with_build_date
-    from telemetry_lake.table_files import ReadOnlyFileIO
+    from telemetry_lake.histograms.aggregation import MEASURES, READ, READ_AS_DICTIONARY, with_build_date
+    from telemetry_lake.histograms.measures import read_measures
+    from telemetry_lake.tables.files import ReadOnlyFileIO, row_group_offset
 
     source: Any
     with ReadOnlyFileIO(dict(properties)).new_input(part.location).open() as source:
         file = pq.ParquetFile(source, pre_buffer=True, read_dictionary=list(READ_AS_DICTIONARY))
-        starts = [_offset(file.metadata.row_group(number)) for number in range(file.num_row_groups)]
+        starts = [row_group_offset(file.metadata.row_group(number)) for number in range(file.num_row_groups)]
         groups = [number for number, start in enumerate(starts) if part.offset in (None, start)]
         if not groups:
             raise FatalError(
                 f"{part.location} has no row group at {part.offset}, where its table expects one"
             )
+        documents = _documents(file, groups)
         for batch in file.iter_batches(READ_MAX_PINGS, groups, columns=list(READ), use_threads=False):
-            yield with_build_date(pa.Table.from_batches([batch]))
+            pings = with_build_date(pa.Table.from_batches([batch]))
+            measures = read_measures(islice(documents, pings.num_rows))
+            yield pings.append_column(MEASURES, measures)
 
 
-def _offset(row_group: Any) -> int:
-    """Where a row group begins, as Iceberg's split offsets say it."""
-    column = row_group.column(0)
-    return int(column.dictionary_page_offset or column.data_page_offset)
+def _documents(file: "pq.ParquetFile", groups: list[int]) -> Iterator[bytes]:
+    """Yield the document of each ping; few are held at once."""
+    for batch in file.iter_batches(DOCUMENTS_READ_AT_ONCE, groups, columns=[DOCUMENT], use_threads=False):
+        documents: Any = batch.column(0)
+        yield from documents.cast("binary").to_pylist()
 
 
 def _sum(pieces: Iterable[Piece], *, shards: int) -> Iterator[Piece]:
-    """The sums of one share, divided by who merges them."""
-    from telemetry_lake.histogram_aggregation import (
+    """Yield the sums of one share, divided by the shard that merges them."""
+    from telemetry_lake.histograms.aggregation import (
         ClientPings,
         ClientShare,
         from_bytes,
@@ -218,8 +243,8 @@ def _sum(pieces: Iterable[Piece], *, shards: int) -> Iterator[Piece]:
 
 
 def _merge(pieces: Iterable[Piece]) -> Iterator[tuple[bytearray]]:
-    """The sums of one shard, added up, in pieces that Spark hands on."""
-    from telemetry_lake.histogram_aggregation import finished, from_bytes, merge_sums, to_bytes
+    """Yield the sums of one shard, added up, in pieces that Spark hands on."""
+    from telemetry_lake.histograms.aggregation import finished, from_bytes, merge_sums, to_bytes
 
     tables = from_bytes(table for _, piece in pieces for table in piece)
     if tables:
@@ -229,8 +254,8 @@ def _merge(pieces: Iterable[Piece]) -> Iterator[tuple[bytearray]]:
 
 
 def _rows(batches: "Iterable[pa.RecordBatch]", *, names: Sequence[str]) -> "Iterator[pa.RecordBatch]":
-    """The rows of pieces, with their columns in the order of `names`."""
-    from telemetry_lake.histogram_aggregation import from_bytes
+    """Yield the rows of pieces, with their columns in the order of `names`."""
+    from telemetry_lake.histograms.aggregation import from_bytes
 
     for batch in batches:
         pieces: list[Any] = batch.column(0).to_pylist()
@@ -240,7 +265,7 @@ def _rows(batches: "Iterable[pa.RecordBatch]", *, names: Sequence[str]) -> "Iter
 
 def main(
     dates: Annotated[str, dates_option("sum")] = DEFAULT_DATES,
-    late_days: Annotated[int, late_days_option("summed again when they were made again")] = LATE_DAYS,
+    late_dates: Annotated[int, late_dates_option("summed")] = LATE_DATES,
     again: Annotated[bool, again_option("sum")] = False,
     debug: Annotated[bool, debug_option()] = False,
 ) -> None:
@@ -257,9 +282,8 @@ def main(
     make_dates(
         "histogram_aggregates",
         dates,
-        late_days,
         lambda session, settings, chosen: histogram_aggregates(
-            session, settings, chosen, late_days=late_days, again=again
+            session, settings, chosen, late_dates=late_dates, again=again
         ),
         lambda made: f"{made.rows:,} rows",
         # Python does the long loops: Java's optimising compiler took more CPU time than the rest of Java.
@@ -270,6 +294,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(main)
-    app()
+    program(main)()

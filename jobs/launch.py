@@ -1,4 +1,4 @@
-"""Starts a job of the packaged core: `spark-submit --py-files core.zip launch.py jobs.count_pings …`.
+"""Start a job of the packaged core: `spark-submit --py-files core.zip launch.py jobs.count_pings …`.
 
 EMR starts a file and our jobs are modules of the core, so this file is what EMR starts.
 """

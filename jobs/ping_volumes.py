@@ -1,24 +1,24 @@
 """Count pings and bytes by hour, document type, channel and error type, into derived.ping_volumes.
 
 A date is out of date when live.pings or live.rejected_pings has another number of rows of it than when it was
-counted; their manifests say so. A date of which both have none any more is left as it is.
+counted; their manifests say so. Rows that are gone from a table altogether, after its retention, do not make
+it out of date.
 """
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-if not __package__:  # started as a file: its folder is on the path, the project's is not
+if not __package__:  # see jobs/__init__.py
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import typer
 
-from jobs.date_job import again_option, dates_option, debug_option, late_days_option, make_dates
-from jobs.date_range import DateRange
-from jobs.made_dates import (
+from jobs.spark.command_line import dates_option, debug_option, program
+from jobs.spark.date_job import again_option, in_turn, late_dates_option, make_dates
+from jobs.spark.made_dates import (
     MadeDate,
     again_on_conflict,
     current_snapshot,
@@ -28,48 +28,72 @@ from jobs.made_dates import (
     rows_by_date,
     view_of,
 )
-from jobs.table_checks import check_date
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY
+from jobs.spark.table_checks import check_date, date_audits
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY
+from telemetry_lake.units import DateRange
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from telemetry_lake.audits.dates import DateAudits
+
 PING_VOLUMES: Final = "derived.ping_volumes"
 QUERY_FILE: Final = SQL_DIRECTORY / "derived" / "ping_volumes" / "query.sql"
 DEFAULT_DATES: Final = "yesterday..today"
-LATE_DAYS: Final = 7
+LATE_DATES: Final = 31
 SOURCES: Final = (LIVE_PINGS, LIVE_REJECTED_PINGS)
 
 
 def ping_volumes(
-    session: "SparkSession", dates: DateRange, *, late_days: int = 0, again: bool = False
+    session: "SparkSession",
+    dates: DateRange,
+    *,
+    late_dates: int = 0,
+    again: bool = False,
+    audits: "DateAudits | None" = None,
 ) -> Iterator[MadeDate]:
-    """Count those of `dates` and of the `late_days` before them that are out of date; each once it is
-    counted.
+    """Count those of `dates` that are out of date, and `late_dates` of those before; yield each once counted.
 
-    `again` counts all of `dates`. Each date is replaced in one commit. Raises FatalError and RetriableError.
+    `again` counts all of `dates`. Each date is replaced in one commit; what its checks found is kept in
+    `audits`. Raises FatalError and RetriableError.
     """
     from jobs.spark_session import spark_failures
 
-    asked = dates.reaching_back(late_days)
+    asked = dates.since_ever() if late_dates else dates
     with spark_failures():
         rows = {
             table: rows_by_date(session, table, current_snapshot(session, table), asked) for table in SOURCES
         }
         known = recorded(session, PING_VOLUMES, asked)
-    for day in asked:
-        source = {table: rows[table].get(day, 0) for table in SOURCES}
-        forced = again and day >= dates.first
-        if any(source.values()) and (forced or day not in known or known[day].source != source):
-            yield again_on_conflict(lambda day=day: _make(session, day))  # type: ignore[misc]
+    out_of_date = [
+        day
+        for day in set().union(*rows.values())
+        if (again and day >= dates.first)
+        or _out_of_date(known.get(day), {table: rows[table].get(day, 0) for table in SOURCES})
+    ]
+
+    def make(day: date) -> MadeDate:
+        return again_on_conflict(lambda: _make(session, day, audits))
+
+    yield from in_turn(PING_VOLUMES, out_of_date, dates, make, late_dates=late_dates)
 
 
-def _make(session: "SparkSession", day: date) -> MadeDate:
+def _out_of_date(made: MadeDate | None, source: Mapping[str, int]) -> bool:
+    """Whether a table has another number of rows than when the date was counted.
+
+    A table that has none any more does not count: its retention has removed them, and what was counted stays.
+    """
+    if made is None:
+        return any(source.values())
+    return any(rows not in (0, made.source[table]) for table, rows in source.items())
+
+
+def _make(session: "SparkSession", day: date, audits: "DateAudits | None") -> MadeDate:
     from jobs.spark_session import spark_failures
 
     started = time.monotonic()
     with spark_failures():
-        # The target before its sources: whoever commits a date after us has read them after us, too.
+        # The target before its sources: what commits a date after this run has read them later, too.
         base = current_snapshot(session, PING_VOLUMES)
         snapshots = {table: current_snapshot(session, table) for table in SOURCES}
         of_day = DateRange(day, day)
@@ -84,8 +108,7 @@ def _make(session: "SparkSession", day: date) -> MadeDate:
             query = QUERY_FILE.read_text(encoding="utf-8")
             frame = session.sql(query.format(live=live, rejected=rejected, date=f"'{day}'"))
             rows = replace_date(frame, PING_VOLUMES, day, base=base)
-        for warning in check_date(session, PING_VOLUMES, day):
-            typer.echo(f"warning: {warning}", err=True)
+        check_date(session, PING_VOLUMES, day, audits)
         made = MadeDate(PING_VOLUMES, day, source, rows, time.monotonic() - started)
         record(session, made)
     return made
@@ -93,7 +116,7 @@ def _make(session: "SparkSession", day: date) -> MadeDate:
 
 def main(
     dates: Annotated[str, dates_option("count")] = DEFAULT_DATES,
-    late_days: Annotated[int, late_days_option("counted again when their pings have changed")] = LATE_DAYS,
+    late_dates: Annotated[int, late_dates_option("counted")] = LATE_DATES,
     again: Annotated[bool, again_option("count")] = False,
     debug: Annotated[bool, debug_option()] = False,
 ) -> None:
@@ -109,8 +132,9 @@ def main(
     make_dates(
         "ping_volumes",
         dates,
-        late_days,
-        lambda session, _, chosen: ping_volumes(session, chosen, late_days=late_days, again=again),
+        lambda session, settings, chosen: ping_volumes(
+            session, chosen, late_dates=late_dates, again=again, audits=date_audits(settings)
+        ),
         lambda made: f"{sum(made.source[table] for table in SOURCES):,} pings in {made.rows:,} rows",
         short=True,
         debug=debug,
@@ -118,6 +142,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(main)
-    app()
+    program(main)()

@@ -1,12 +1,12 @@
-"""The process that Spark forks its Python workers from on this machine; Spark starts it, see `spark_session`.
+"""The process from which Spark forks its Python workers on this machine; `spark_session` lets Spark start it.
 
 It is `pyspark.daemon` but for what each task of a worker would pay for again:
 
 - A task begins with `importlib.invalidate_caches`, which reads the directory of every archive on the path
-  anew, in Python. Spark puts its own JAR and archives there, 50,000 entries in all: most of what a short
+  again, in Python. Spark puts its own JAR and archives there, 50,000 entries in all: most of what a short
   task costs. The same modules lie unpacked in the installed package, so the archives are left out.
-- A task ends with a collection of garbage, which looks at every object of every module. What is there before
-  the fork is told to be no garbage.
+- A task ends with a collection of garbage, which visits every object of every module. Objects from before the
+  fork are exempt from it.
 - Modules that every worker imports are imported here, once.
 """
 
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Final
 
 DAEMON_MODULE: Final = "jobs.python_workers"
-"""What `spark.python.daemon.module` is told."""
+"""The value of `spark.python.daemon.module`."""
 IMPORTS: Final = "PYTHON_WORKER_IMPORTS"
 """The environment variable that names, with commas between them, what workers will import."""
 
 
 def without_archives(path: Sequence[str]) -> list[str]:
-    """`path` without Spark's archives, if what they hold is found without them, in the same installation.
+    """Return `path` without Spark's archives, if their modules are found unpacked in the same installation.
 
     An archive of another installation stays: its modules have to be those of its JVM.
     """
@@ -42,13 +42,13 @@ def without_archives(path: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Serve Spark until it goes."""
+    """Serve Spark until it ends."""
     sys.path[:] = without_archives(sys.path)
     sys.path_importer_cache.clear()
     from pyspark import daemon
 
     for name in filter(None, os.environ.get(IMPORTS, "").split(",")):  # noqa: TID251 (set by spark_session)
-        # A worker that needs what cannot be imported says so where it can be read.
+        # A worker that needs a missing module fails with a message that reaches the driver.
         with suppress(ImportError):
             importlib.import_module(name)
     gc.collect()

@@ -22,16 +22,18 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
 
 from jobs import python_workers
-from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
-from telemetry_lake.settings import PROJECT_ROOT, Settings
+from telemetry_lake.failures import AccessRefused, ConfigurationError, FatalError, RetriableError
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables.catalog import key_properties
 
 JARS_DIRECTORY: Final = PROJECT_ROOT / "java" / "lib" / "spark"
 LOG_CONFIGURATION: Final = Path(__file__).with_name("log4j2.properties")
 LOCAL_DRIVER_MEMORY: Final = "2g"
 LOCAL_SHUFFLE_PARTITIONS: Final = 8
-"""Spark's default of 200 is for clusters; here each one costs more than it carries."""
+"""Spark's default of 200 is for clusters; on one machine a partition costs more than it carries."""
 SHORT_JOB_JAVA_OPTIONS: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-"""Most of a short job's time goes to the JVM's optimising compiler; this leaves it out."""
+"""Leave out the JVM's optimising compiler, which takes most of the time of a short job."""
 
 _EXTENSIONS: Final = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 _AWAY: Final = (
@@ -41,7 +43,9 @@ _AWAY: Final = (
     "SocketTimeoutException",
     "Unable to execute HTTP request",
 )
-"""What the causes of a failure say when the catalog or the object store is away."""
+"""What the causes of a failure contain when the catalog or the object store is unavailable."""
+_REFUSED: Final = ("ForbiddenException", "NotAuthorizedException", "AccessDenied", "Status Code: 403")
+"""What they contain when the catalog or the object store refuses the job's key."""
 _CONFLICT: Final = (
     "CommitFailedException",
     "ValidationException: Found conflicting",
@@ -60,7 +64,7 @@ def open_session(
     debug: bool = False,
     worker_imports: Sequence[str] = (),
 ) -> SparkSession:
-    """A session in which `SELECT … FROM live.pings` finds the lake's tables.
+    """Return a session in which `SELECT … FROM live.pings` finds the lake's tables.
 
     `name` is shown in Spark's and EMR's user interfaces. `short` is for jobs that take seconds: on this
     machine they need half the CPU time to start, at the price of slower long loops. `debug` leaves Spark's
@@ -77,13 +81,13 @@ def open_session(
     local = {} if _started_by_spark_submit() else _local(worker_imports, short=short, debug=debug)
     for key, value in (_common() | local).items():
         builder = builder.config(key, value)
-    # Python workers run this interpreter; Spark would take whatever `python3` is.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # noqa: TID251 (pyspark has no other way to be told)
+    # Python workers run this interpreter; Spark would take the `python3` of the path.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # noqa: TID251 (pyspark reads it there only)
     with spark_failures():
         session = builder.getOrCreate()
     catalog = f"spark.sql.catalog.{settings.catalog.name}"
     session.conf.set(catalog, "org.apache.iceberg.spark.SparkCatalog")
-    for key, value in settings.catalog.spark_properties.items():
+    for key, value in (key_properties(settings) | settings.catalog.spark_properties).items():
         session.conf.set(f"{catalog}.{key}", value)
     session.conf.set("spark.sql.defaultCatalog", settings.catalog.name)
     # pyspark logs every refused query as JSON with the whole trace, besides raising it.
@@ -106,6 +110,10 @@ def spark_failures() -> Iterator[None]:
             raise ConfigurationError(
                 "Spark's JVM does not start: is Java 17 installed (java -version)?"
             ) from error
+        if refused := next((cause for cause in causes for sign in _REFUSED if sign in cause), None):
+            raise AccessRefused.to(
+                "reading or writing a table", "this job lacks a right, or its key is wrong", refused
+            ) from error
         if any(sign in cause for cause in causes for sign in _AWAY):
             raise RetriableError(
                 f"the Iceberg catalog or the object store does not answer ({causes[-1]}). `make run` starts "
@@ -113,7 +121,7 @@ def spark_failures() -> Iterator[None]:
             ) from error
         if any(sign in cause for cause in causes for sign in _CONFLICT):
             raise RetriableError(
-                f"somebody else changed the table meanwhile; run it again ({causes[-1]})"
+                f"the table was changed meanwhile; run the job again ({causes[-1]})"
             ) from error
         raise FatalError(f"Spark failed: {causes[-1]}") from error
 
@@ -152,7 +160,7 @@ def _started_by_spark_submit() -> bool:
 
 
 def _causes(error: PySparkException | Py4JError) -> list[str]:
-    """The first line of the error and of each of its causes in Java, outermost first."""
+    """Return the first line of the error and of each of its causes in Java, outermost first."""
     java = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
     lines = [] if java is not None else [str(error)]
     while java is not None:

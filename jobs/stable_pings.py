@@ -1,8 +1,9 @@
-"""Make stable.pings from live.pings, date by date: each document id once, without test pings.
+"""Make stable.pings from live.pings, date by date: each document once, without test pings.
 
 A date is made from live.pings alone, never from what stable.pings has of the days before. So it does not
 matter in which order, how often or by how many at once dates are made: a row of a date becomes stable when
-no row of live.pings that is older, on the same date or in the window of days before, has its document id.
+no row of live.pings that is older, on the same date or in the window of days before, has its document id in
+the same namespace and document type: clients of one application know nothing of the ids of another.
 `sql/stable/pings/query.sql` says it exactly. A document that a client sends every day is therefore stable
 on the first day only, however long it goes on.
 
@@ -20,14 +21,14 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-if not __package__:  # started as a file: its folder is on the path, the project's is not
+if not __package__:  # see jobs/__init__.py
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import typer
 
-from jobs.date_job import again_option, dates_option, debug_option, late_days_option, make_dates
-from jobs.date_range import DateRange
-from jobs.made_dates import (
+from jobs.spark.command_line import dates_option, debug_option, program
+from jobs.spark.date_job import again_option, in_turn, late_dates_option, make_dates
+from jobs.spark.made_dates import (
     MadeDate,
     again_on_conflict,
     current_snapshot,
@@ -37,16 +38,19 @@ from jobs.made_dates import (
     rows_by_date,
     view_of,
 )
-from jobs.table_checks import check_date
-from telemetry_lake.tables import LIVE_PINGS, SQL_DIRECTORY, STABLE_PINGS
+from jobs.spark.table_checks import check_date, date_audits
+from telemetry_lake.tables.definitions import LIVE_PINGS, SQL_DIRECTORY, STABLE_PINGS
+from telemetry_lake.units import DateRange
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from telemetry_lake.audits.dates import DateAudits
+
 QUERY_FILE: Final = SQL_DIRECTORY / "stable" / "pings" / "query.sql"
 DEFAULT_DATES: Final = "yesterday"
 PRECEDING_DAYS: Final = 1
-LATE_DAYS: Final = 7
+LATE_DATES: Final = 14
 WINDOW: Final = "preceding_days"
 """The name of the number of preceding days in a date's source."""
 
@@ -56,32 +60,43 @@ def stable_pings(
     dates: DateRange,
     *,
     preceding_days: int = PRECEDING_DAYS,
-    late_days: int = 0,
+    late_dates: int = 0,
     again: bool = False,
+    audits: "DateAudits | None" = None,
 ) -> Iterator[MadeDate]:
-    """Make those of `dates` and of the `late_days` before them that are out of date; each once it is made.
+    """Make those of `dates` that are out of date, and `late_dates` of those before; yield each once made.
 
-    `again` makes all of `dates`. Each date is replaced in one commit. Raises FatalError and RetriableError.
+    `again` makes all of `dates`. Each date is replaced in one commit; what its checks found is kept in
+    `audits`. Raises FatalError and RetriableError.
     """
     from jobs.spark_session import spark_failures
 
-    asked = dates.reaching_back(late_days)
+    asked = dates.since_ever() if late_dates else dates
     with spark_failures():
         snapshot = current_snapshot(session, LIVE_PINGS)
         rows = rows_by_date(session, LIVE_PINGS, snapshot, asked.reaching_back(preceding_days))
         known = recorded(session, STABLE_PINGS, asked)
-    for day in asked:
-        forced = again and day >= dates.first
-        if rows.get(day) and (forced or _out_of_date(known.get(day), _source(rows, day, preceding_days))):
-            yield again_on_conflict(lambda day=day: _make(session, day, preceding_days))  # type: ignore[misc]
+    out_of_date = [
+        day
+        for day in rows
+        if asked.first <= day
+        and (
+            (again and day >= dates.first) or _out_of_date(known.get(day), _source(rows, day, preceding_days))
+        )
+    ]
+
+    def make(day: date) -> MadeDate:
+        return again_on_conflict(lambda: _make(session, day, preceding_days, audits))
+
+    yield from in_turn(STABLE_PINGS, out_of_date, dates, make, late_dates=late_dates)
 
 
-def _make(session: "SparkSession", day: date, preceding_days: int) -> MadeDate:
+def _make(session: "SparkSession", day: date, preceding_days: int, audits: "DateAudits | None") -> MadeDate:
     from jobs.spark_session import spark_failures
 
     started = time.monotonic()
     with spark_failures():
-        # Stable before live: whoever commits a date after us has read live.pings after us, too.
+        # Stable before live: what commits a date after this run has read live.pings later, too.
         base = current_snapshot(session, STABLE_PINGS)
         snapshot = current_snapshot(session, LIVE_PINGS)
         window = DateRange(day, day).reaching_back(preceding_days)
@@ -90,8 +105,7 @@ def _make(session: "SparkSession", day: date, preceding_days: int) -> MadeDate:
             query = QUERY_FILE.read_text(encoding="utf-8")
             frame = session.sql(query.format(live=live, first_date=f"'{window.first}'", date=f"'{day}'"))
             rows = replace_date(frame, STABLE_PINGS, day, base=base)
-        for warning in check_date(session, STABLE_PINGS, day):
-            typer.echo(f"warning: {warning}", err=True)
+        check_date(session, STABLE_PINGS, day, audits)
         made = MadeDate(STABLE_PINGS, day, source, rows, time.monotonic() - started)
         record(session, made)
     return made
@@ -121,11 +135,11 @@ def main(
             help="How many days before a date are searched for its document ids, besides the date.",
         ),
     ] = PRECEDING_DAYS,
-    late_days: Annotated[int, late_days_option("made again when late pings came for them")] = LATE_DAYS,
+    late_dates: Annotated[int, late_dates_option("made")] = LATE_DATES,
     again: Annotated[bool, again_option("make")] = False,
     debug: Annotated[bool, debug_option()] = False,
 ) -> None:
-    """Make stable.pings from live.pings: each document id once, without test pings.
+    """Make stable.pings from live.pings: each document once, without test pings.
 
     Only what is out of date is made, each date in one commit: it may be run at any time, also beside itself.
 
@@ -135,23 +149,25 @@ def main(
     python jobs/stable_pings.py --dates 2026-11-07 --again
     """
 
-    def told(made: MadeDate) -> str:
+    def described(made: MadeDate) -> str:
         received = made.source[LIVE_PINGS][made.day.isoformat()]
         return f"{made.rows:,} of {received:,} pings of {LIVE_PINGS}"
 
     make_dates(
         "stable_pings",
         dates,
-        late_days,
-        lambda session, _, chosen: stable_pings(
-            session, chosen, preceding_days=preceding_days, late_days=late_days, again=again
+        lambda session, settings, chosen: stable_pings(
+            session,
+            chosen,
+            preceding_days=preceding_days,
+            late_dates=late_dates,
+            again=again,
+            audits=date_audits(settings),
         ),
-        told,
+        described,
         debug=debug,
     )
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(main)
-    app()
+    program(main)()

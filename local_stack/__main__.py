@@ -22,11 +22,11 @@ from local_stack.display import places_to_go, status_line, status_screen
 from local_stack.layout import Layout
 from local_stack.leftovers import find
 from local_stack.occupancy import Occupied, occupied
-from local_stack.plan import Plan, detect, plan
+from local_stack.plan import Plan, detect, make_plan
 from local_stack.supervision import Supervisor
 from local_stack.watch import watch as keep_watching
 from telemetry_lake.failures import FatalError
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
 
 LIVE_INTERVAL_SECONDS: Final = 3.0
 LINE_INTERVAL_SECONDS: Final = 10.0
@@ -74,13 +74,11 @@ def run(
         _refuse_if_in_background(layout)
         console = Console(highlight=False)
         say = _timed(console)
-        the_plan = _new_plan(layout, fleet=fleet, only=only, port_offset=port_offset, foreground=True)
+        plan = _new_plan(layout, fleet=fleet, only=only, port_offset=port_offset, foreground=True)
         try:
-            # What an earlier run left behind when it was killed.
-            take_down(layout, say)
-            bring_up(the_plan, say)
-            say(f"everything is up. Send pings to {the_plan.ingest_url}; Ctrl-C stops the stack")
-            _show_until_interrupted(the_plan, console, say)
+            bring_up(plan, say)
+            say(f"everything is up. Send pings to {plan.ingest_url}; Ctrl-C stops the stack")
+            _show_until_interrupted(plan, console, say)
         except KeyboardInterrupt:
             say("stopping")
         finally:
@@ -104,40 +102,42 @@ def start(
             console.print("The stack is running already; `status` shows it.")
             return
         say = _timed(console)
-        the_plan = _new_plan(layout, fleet=fleet, only=only, port_offset=port_offset, foreground=False)
+        plan = _new_plan(layout, fleet=fleet, only=only, port_offset=port_offset, foreground=False)
         try:
-            take_down(layout, say)
-            bring_up(the_plan, say)
+            bring_up(plan, say)
         except (FatalError, KeyboardInterrupt):
             _finish_undisturbed()
             take_down(layout, say)
             raise
-        for name, value in places_to_go(the_plan):
+        for name, value in places_to_go(plan):
             console.print(f"{name}: {value}", soft_wrap=True)
 
 
 @app.command()
 def stop(directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Stop the stack, wherever it was started, and end whatever is left of it."""
+    """Stop the stack, wherever it was started, and end what is left of it."""
     layout = Layout(directory.resolve())
     say = _timed(Console(highlight=False))
     deadline = time.monotonic() + STOP_DEADLINE_SECONDS
-    asked: int | None = None
+    stopping_pid: int | None = None
     while True:
         try:
             with _plain_failures(), occupied(layout, "stop"):
-                is_there = bool(find(layout.root))
+                is_running = bool(find(layout.root))
                 take_down(layout, say)
-                say("stopped" if is_there or asked else "the stack is not running")
+                say("stopped" if is_running or stopping_pid else "the stack is not running")
                 return
         except Occupied as other:
             if time.monotonic() > deadline:
-                _fail(f"`{other.command}` (process {other.pid}) does not end.")
-            if other.command in {"run", "start"} and asked != other.pid:
+                _fail(
+                    f"`{other.command}` (process {other.pid}) did not end within "
+                    f"{STOP_DEADLINE_SECONDS:.0f} s: end it yourself."
+                )
+            if other.command in {"run", "start"} and stopping_pid != other.pid:
                 say(f"asking `{other.command}` (process {other.pid}) to stop")
                 with suppress(ProcessLookupError):
                     os.kill(other.pid, signal.SIGTERM)
-                asked = other.pid
+                stopping_pid = other.pid
         time.sleep(POLL_SECONDS)
 
 
@@ -150,13 +150,12 @@ def status(directory: Directory = DEFAULT_DIRECTORY) -> None:
         from local_stack.observe import Observer
 
         configuration = StackConfiguration.of_last_start(layout)
-        left = find(layout.root)
-        if configuration is None or not left:
+        if configuration is None or not find(layout.root):
             _fail(f"The stack of {layout.root} is not running; `python -m local_stack run` starts it.")
-        the_plan = plan(layout, configuration)
-        with ThreadPoolExecutor(max_workers=len(the_plan.items) + 1) as executor:
-            look = Observer(the_plan, executor).look()
-        Console(highlight=False).print(status_screen(the_plan, look, None))
+        plan = make_plan(layout, configuration)
+        with ThreadPoolExecutor(max_workers=len(plan.items) + 1) as executor:
+            look = Observer(plan, executor).look()
+        Console(highlight=False).print(status_screen(plan, look, None))
         if not look.is_healthy:
             raise typer.Exit(1)
 
@@ -166,10 +165,10 @@ def clean(directory: Directory = DEFAULT_DIRECTORY) -> None:
     """Delete the stack's data, logs and credentials. Refuses while it runs."""
     layout = Layout(directory.resolve())
     with _plain_failures(), _hold(layout, "clean"):
-        left = find(layout.root)
-        if left:
+        processes = find(layout.root)
+        if processes:
             _fail(
-                f"The stack of {layout.root} is running ({len(left)} processes): stop it first "
+                f"The stack of {layout.root} is running ({len(processes)} processes): stop it first "
                 "with `python -m local_stack stop`."
             )
         for path in sorted(layout.root.iterdir()):
@@ -182,26 +181,28 @@ def clean(directory: Directory = DEFAULT_DIRECTORY) -> None:
 
 @app.command(hidden=True)
 def watch(directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Restart what lives and does not answer; the stack starts this itself."""
+    """Restart programs that run and do not answer; the stack starts this itself."""
     layout = Layout(directory.resolve())
     with _plain_failures():
         configuration = StackConfiguration.of_last_start(layout)
         if configuration is None:
             _fail(f"No stack was started in {layout.root}.")
         console = Console(highlight=False)
-        keep_watching(layout, plan(layout, configuration).programs, console.print)
+        keep_watching(layout, make_plan(layout, configuration).programs, console.print)
 
 
 def _new_plan(
     layout: Layout, *, fleet: bool, only: list[str] | None, port_offset: int, foreground: bool
 ) -> Plan:
     variables = StackVariables.load(port_offset=port_offset)
-    return plan(layout, detect(layout, variables, fleet=fleet, foreground=foreground, only=tuple(only or ())))
+    return make_plan(
+        layout, detect(layout, variables, fleet=fleet, foreground=foreground, only=tuple(only or ()))
+    )
 
 
 def _runs_in_background(layout: Layout) -> bool:
     configuration = StackConfiguration.of_last_start(layout)
-    return configuration is not None and not configuration.foreground and Supervisor(layout).is_there()
+    return configuration is not None and not configuration.foreground and Supervisor(layout).is_available()
 
 
 def _refuse_if_in_background(layout: Layout) -> None:
@@ -223,7 +224,7 @@ def _hold(layout: Layout, command: str) -> Iterator[None]:
 
 @contextmanager
 def _plain_failures() -> Iterator[None]:
-    """What went wrong, in words; a traceback would say less."""
+    """End with the message of a failure and exit code 1 instead of a traceback."""
     try:
         yield
     except FatalError as failure:
@@ -248,7 +249,7 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 def _finish_undisturbed() -> None:
-    """From here on a second Ctrl-C would only leave processes behind."""
+    """Ignore further signals: a second Ctrl-C would only leave processes behind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
@@ -262,25 +263,24 @@ def _timed(console: Console) -> Say:
     return say
 
 
-def _show_until_interrupted(the_plan: Plan, console: Console, say: Say) -> None:
-    """The live status, or a line now and then; a supervisord that was killed is replaced, with everything."""
+def _show_until_interrupted(plan: Plan, console: Console, say: Say) -> None:
+    """Show the live status, or a line now and then; start everything again when supervisord was killed."""
     from local_stack.observe import Look, Observer
 
     looks: deque[Look] = deque(maxlen=LOOKS_FOR_RATES)
-    with ThreadPoolExecutor(max_workers=len(the_plan.items) + 1) as executor:
-        observer = Observer(the_plan, executor)
+    with ThreadPoolExecutor(max_workers=len(plan.items) + 1) as executor:
+        observer = Observer(plan, executor)
         live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         with live or nullcontext():
             while True:
                 look = observer.look()
                 if live is not None:
-                    live.update(status_screen(the_plan, look, looks[0] if looks else None), refresh=True)
+                    live.update(status_screen(plan, look, looks[0] if looks else None), refresh=True)
                 else:
                     say(status_line(look, looks[0] if looks else None))
-                if not look.supervisor_is_there:
-                    say("supervisord is gone: starting again")
-                    take_down(the_plan.layout, say)
-                    bring_up(the_plan, say)
+                if not look.supervisor_runs:
+                    say("supervisord is not running: starting the stack again")
+                    bring_up(plan, say)
                 looks.append(look)
                 time.sleep(LINE_INTERVAL_SECONDS if live is None else LIVE_INTERVAL_SECONDS)
 

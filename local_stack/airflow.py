@@ -1,4 +1,4 @@
-"""Airflow: database migration, api-server, scheduler, dag-processor and triggerer, each a process of its own.
+"""Airflow: migration, api-server, scheduler, dag-processor, triggerer and cleaning, each its own process.
 
 `airflow standalone` is not used: SIGTERM to it leaves its scheduler and api-server running.
 """
@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from local_stack.airflow_cleaning import check_health as check_cleaned
 from local_stack.program import LOOPBACK, Program, Step, Unhealthy, probe
 
 ADMIN: Final = "admin"
@@ -23,31 +24,40 @@ API_SERVER: Final = "airflow-api-server"
 SCHEDULER: Final = "airflow-scheduler"
 DAG_PROCESSOR: Final = "airflow-dag-processor"
 TRIGGERER: Final = "airflow-triggerer"
+CLEANING: Final = "airflow-cleaning"
 PARALLELISM: Final = 4
 START_DEADLINE_SECONDS: Final = 600
 """Half a minute on a machine of its own; two cores shared with a test run were seen to need four minutes."""
 STOP_WAIT_SECONDS: Final = 20
 ANSWER_HOLDS_SECONDS: Final = 1.0
+CLEANING_NEEDS: Final = (
+    *("AIRFLOW_HOME", "PYTHONPATH", "AIRFLOW__CORE__LOAD_EXAMPLES", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"),
+)
+"""What the cleaning is told of Airflow: its database, and none of its keys."""
 LOCAL_SETTINGS_FILE: Final = Path(__file__).with_name("airflow_local_settings.py")
 
 
+_MonitorAnswer = Mapping[str, Mapping[str, str | None] | None]
+"""For each component, at least its `status`."""
+
+
 class _Monitor:
-    """The api-server's answer about all components: it costs several queries, so it is asked once for all."""
+    """The api-server's answer about all components: it costs several queries, so one serves all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._asked_at = -ANSWER_HOLDS_SECONDS
-        self._answer: dict[str, Any] | Unhealthy = {}
+        self._answered_at = -ANSWER_HOLDS_SECONDS
+        self._answer: _MonitorAnswer | Unhealthy = {}
 
-    def answer(self, url: str) -> dict[str, Any]:
-        """What it says, or said a moment ago; raises Unhealthy."""
+    def answer(self, url: str) -> _MonitorAnswer:
+        """Return its answer, at most ANSWER_HOLDS_SECONDS old; raises Unhealthy."""
         with self._lock:
-            if time.monotonic() - self._asked_at >= ANSWER_HOLDS_SECONDS:
+            if time.monotonic() - self._answered_at >= ANSWER_HOLDS_SECONDS:
                 try:
                     self._answer = json.loads(probe("Airflow", f"{url}/api/v2/monitor/health"))
                 except Unhealthy as failure:
                     self._answer = failure
-                self._asked_at = time.monotonic()
+                self._answered_at = time.monotonic()
             if isinstance(self._answer, Unhealthy):
                 raise Unhealthy(*self._answer.args)
             return self._answer
@@ -55,7 +65,7 @@ class _Monitor:
 
 @dataclass(frozen=True, slots=True)
 class Airflow:
-    """One Airflow with LocalExecutor; `database_url` is SQLAlchemy's, `environment` goes to all processes."""
+    """One Airflow with LocalExecutor; `database_url` is SQLAlchemy's."""
 
     home: Path
     logs_directory: Path
@@ -65,8 +75,7 @@ class Airflow:
     database_url: str
     admin_password: str
     secret: str
-    """What the keys of its API, its sessions and its encrypted fields are derived from."""
-    environment: Mapping[str, str]
+    """The keys of its API, its sessions and its encrypted fields are derived from it."""
     _monitor: _Monitor = field(default_factory=_Monitor)
 
     @property
@@ -79,17 +88,17 @@ class Airflow:
         return self.home / "passwords.json"
 
     def migration(self, *, database_is_new: bool, after: tuple[str, ...]) -> Step | None:
-        """Create or upgrade the metadata database; None when this version of Airflow has done so before."""
-        done = self.home / "migrated"
+        """Return the step that creates or upgrades the database, None when this version has done so."""
+        marker = self.home / "migrated"
         version = importlib.metadata.version("apache-airflow")
-        what = hashlib.sha256(f"{version} {self.database_url}".encode()).hexdigest()
+        fingerprint = hashlib.sha256(f"{version} {self.database_url}".encode()).hexdigest()
         # Finding out that there is nothing to do takes Airflow itself 7 seconds.
-        if not database_is_new and done.is_file() and done.read_text(encoding="utf-8") == what:
+        if not database_is_new and marker.is_file() and marker.read_text(encoding="utf-8") == fingerprint:
             return None
         script = '"$1" -m airflow db migrate && printf %s "$2" > "$3"'
         return Step(
             name=MIGRATION,
-            command=("/bin/sh", "-c", script, MIGRATION, sys.executable, what, str(done)),
+            command=("/bin/sh", "-c", script, MIGRATION, sys.executable, fingerprint, str(marker)),
             directory=self.home,
             log_file=self.log_of(MIGRATION),
             environment=self.variables(),
@@ -99,8 +108,8 @@ class Airflow:
         )
 
     def programs(self, *, database: tuple[str, ...], after: tuple[str, ...]) -> list[Program]:
-        """The four processes. All wait for `database`, and those that start tasks wait for `after` too."""
-        # The log servers of scheduler and triggerer listen on every address and cannot be told otherwise;
+        """Return the processes. All wait for `database`, and those that start tasks for `after` too."""
+        # The log servers of scheduler and triggerer listen on every address, which no setting changes;
         # the api-server reads the log files themselves.
         return [
             self._program(
@@ -109,12 +118,28 @@ class Airflow:
             self._program(DAG_PROCESSOR, "dag-processor", after=database),
             self._program(TRIGGERER, "triggerer", "--skip-serve-logs", after=(*database, *after)),
             self._program(SCHEDULER, "scheduler", "--skip-serve-logs", after=(*database, *after)),
+            self._cleaning(after=database),
         ]
 
+    def _cleaning(self, *, after: tuple[str, ...]) -> Program:
+        state_directory = self.home / "cleaning"
+        return Program(
+            name=CLEANING,
+            command=(
+                *(sys.executable, "-m", "local_stack.airflow_cleaning"),
+                *("--logs", str(self.logs_directory), "--daily", str(state_directory)),
+            ),
+            directory=self.home,
+            log_file=self.log_of(CLEANING),
+            check_health=lambda: check_cleaned(state_directory),
+            restart_when_unhealthy=False,
+            environment={name: value for name, value in self.variables().items() if name in CLEANING_NEEDS},
+            after=after,
+        )
+
     def variables(self) -> dict[str, str]:
-        """The environment of every Airflow process and of every task."""
+        """Return the environment of every Airflow process and of every task."""
         return {
-            **self.environment,
             "AIRFLOW_HOME": str(self.home),
             "PYTHONPATH": str(self.project_root),
             "PYSPARK_PYTHON": sys.executable,
@@ -153,7 +178,7 @@ class Airflow:
             directory=self.home,
             log_file=self.log_of(name),
             check_health=lambda: self.check_health(name),
-            health_is_asked_of=None if name == API_SERVER else API_SERVER,
+            health_reporter=None if name == API_SERVER else API_SERVER,
             environment=self.variables(),
             files=self._files(),
             after=after,
@@ -186,23 +211,6 @@ class Airflow:
         }
 
     def _key(self, purpose: str) -> str:
-        """32 bytes in URL-safe base64, the form that Fernet wants, different for each purpose."""
+        """Return 32 bytes in URL-safe base64, the form that Fernet needs, different for each purpose."""
         digest = hashlib.sha256(f"{purpose}:{self.secret}".encode()).digest()
         return base64.urlsafe_b64encode(digest).decode()
-
-
-def aws_connection(
-    *, access_key_id: str, secret_access_key: str, region: str, s3_url: str, sqs_url: str
-) -> str:
-    """Airflow's connection to a local S3 and SQS, for operators and triggers, as JSON."""
-    return json.dumps(
-        {
-            "conn_type": "aws",
-            "login": access_key_id,
-            "password": secret_access_key,
-            "extra": {
-                "region_name": region,
-                "service_config": {"s3": {"endpoint_url": s3_url}, "sqs": {"endpoint_url": sqs_url}},
-            },
-        }
-    )

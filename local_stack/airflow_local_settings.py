@@ -1,6 +1,6 @@
 """Imported by each of Airflow's processes; the local stack and the containers put it into Airflow's home.
 
-The scheduler forks a process for every task. What it has loaded before is there at once in each of them:
+The scheduler forks a process for every task. Each of them has at once what the scheduler has loaded before:
 Great Expectations alone takes 4 to 13 seconds to import, in every task, without this. So a change of our own
 code reaches the tasks when the scheduler starts again.
 """
@@ -22,8 +22,8 @@ _HEAVY = (
     "pyarrow.parquet",
     "pyiceberg.catalog.rest",
     "pyiceberg.io.pyarrow",
-    "telemetry_lake.convert.stage",
-    "telemetry_lake.drain",
+    "telemetry_lake.convert.parquet_writer",
+    "telemetry_lake.drain.steps",
 )
 _SERVICES: tuple[Literal["s3"], Literal["sqs"]] = ("s3", "sqs")
 
@@ -34,7 +34,7 @@ if sys.argv[1:2] == ["scheduler"]:
     from botocore import UNSIGNED as _UNSIGNED
     from botocore.config import Config as _Config
 
-    from telemetry_lake.convert.histogram_columns import compile_parser as _compile_parser
+    from telemetry_lake.convert.fast_histograms.column import compile_parser as _compile_parser
 
     _compile_parser()
     for _service in _SERVICES:

@@ -12,11 +12,19 @@ from local_stack.program import LOOPBACK, Program, find_server, probe, required
 
 CLIENT_TIMEOUT_SECONDS: Final = 40
 """Longer than an ingest node waits for a body, so that it is the node that answers a slow client."""
+HEAD_TIMEOUT_SECONDS: Final = 10
+"""For a whole request head, as an ingest node gives it; a byte now and then must not hold a connection."""
+IDLE_TIMEOUT_SECONDS: Final = 20
+"""For a connection between two requests."""
 HEADER_BUFFER_BYTES: Final = 32_768
+CLIENT_CONNECTIONS_MAX: Final = 900
+"""From one IPv4 address or IPv6 /64. Fewer than a node takes from one, which then serves them all alone."""
 KEPT_CONNECTIONS: Final = 64
-"""HAProxy keeps as many as it needs by itself; nginx wants to be told."""
+"""For nginx; HAProxy keeps as many as it needs without a setting."""
 MAX_BODY: Final = "16m"
 """Above every limit that an ingest node can be given, so that it is the node that answers 413."""
+OPERATORS_PATHS: Final = ("/metrics", "/__heartbeat__")
+"""Answered on the nodes' own ports only: they are not for clients, and making them costs a node time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class BalancerProcess:
         return f"http://{LOOPBACK}:{self.port}"
 
     def program(self, *, after: tuple[str, ...], name: str = "balancer") -> Program:
-        """The process; ConfigurationError when it is no longer installed."""
+        """Return the process; raises ConfigurationError when the balancer is not installed any more."""
         binary = required(self.kind, package=self.kind)
         if self.kind is Balancer.HAPROXY:
             configuration_file = self.directory / "haproxy.cfg"
@@ -59,11 +67,13 @@ class BalancerProcess:
         )
 
     def check_health(self) -> None:
-        """A node answers through the balancer. Raises Unhealthy."""
+        """Ask a node through the balancer; raises Unhealthy when none answers."""
         probe("the balancer", f"{self.url}/__lbheartbeat__")
 
     def haproxy_configuration(self) -> str:
-        """HAProxy's configuration file."""
+        """Return the text of HAProxy's configuration file."""
+        # A connection that is one too many gets no answer, so that its client keeps the ping.
+        # Without the empty error file HAProxy answers 408 to a slow client, which then deletes its ping.
         servers = "\n".join(
             f"    server {node.node} {LOOPBACK}:{node.port} check inter 1s fall 2 rise 1"
             for node in self.nodes
@@ -82,10 +92,17 @@ class BalancerProcess:
                 retries 3
                 retry-on conn-failure
                 timeout connect 2s
+                timeout http-request {head_timeout}s
+                timeout http-keep-alive {idle_timeout}s
                 timeout client {timeout}s
                 timeout server {timeout}s
+                errorfile 408 /dev/null
             frontend pings
                 bind {host}:{port}
+                stick-table type ipv6 size 100k expire 1m store conn_cur
+                tcp-request connection track-sc0 src,ipmask(32,64)
+                tcp-request connection reject if {{ sc0_conn_cur gt {client_connections} }}
+                http-request deny deny_status 404 if {{ path {hidden} }}
                 default_backend ingest
             backend ingest
                 balance roundrobin
@@ -94,16 +111,21 @@ class BalancerProcess:
             """).format(
             buffer=HEADER_BUFFER_BYTES,
             timeout=CLIENT_TIMEOUT_SECONDS,
+            head_timeout=HEAD_TIMEOUT_SECONDS,
+            idle_timeout=IDLE_TIMEOUT_SECONDS,
+            hidden=" ".join(OPERATORS_PATHS),
+            client_connections=CLIENT_CONNECTIONS_MAX,
             host=LOOPBACK,
             port=self.port,
             servers=servers,
         )
 
     def nginx_configuration(self) -> str:
-        """nginx's configuration file."""
+        """Return the text of nginx's configuration file."""
         # A node that was down for a moment is tried again at once: a refused connection on loopback costs
         # nothing, while two nodes set aside, one after the other within a second, cost clients a 502.
         servers = "\n".join(f"        server {LOOPBACK}:{node.port} max_fails=0;" for node in self.nodes)
+        hidden = "\n".join(f"        location = {path} {{ return 404; }}" for path in OPERATORS_PATHS)
         temporary = "\n".join(
             f"    {module}_temp_path {self.directory}/{module};"
             for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -118,13 +140,20 @@ class BalancerProcess:
                 access_log off;
             {temporary}
                 client_max_body_size {max_body};
+                client_header_timeout {head_timeout}s;
+                client_body_timeout {timeout}s;
+                keepalive_timeout {idle_timeout}s;
                 large_client_header_buffers 4 {buffer};
+                limit_conn_zone $binary_remote_addr zone=clients:10m;
+                limit_conn clients {client_connections};
+                limit_conn_status 503;
                 upstream ingest {{
             {servers}
                     keepalive {kept};
                 }}
                 server {{
                     listen {host}:{port};
+            {hidden}
                     location / {{
                         proxy_pass http://ingest;
                         proxy_http_version 1.1;
@@ -143,6 +172,10 @@ class BalancerProcess:
             max_body=MAX_BODY,
             buffer=HEADER_BUFFER_BYTES,
             timeout=CLIENT_TIMEOUT_SECONDS,
+            head_timeout=HEAD_TIMEOUT_SECONDS,
+            idle_timeout=IDLE_TIMEOUT_SECONDS,
+            hidden=hidden,
+            client_connections=CLIENT_CONNECTIONS_MAX,
             host=LOOPBACK,
             port=self.port,
             servers=servers,
@@ -150,7 +183,7 @@ class BalancerProcess:
 
 
 def installed_balancer() -> Balancer:
-    """HAProxy when it is installed, else nginx, else none."""
+    """Return HAProxy when it is installed, else nginx, else none."""
     for kind in (Balancer.HAPROXY, Balancer.NGINX):
         if find_server(kind):
             return kind

@@ -1,4 +1,4 @@
-"""Starts a plan in the right order, side by side where order does not matter, and stops it in reverse."""
+"""Starts the programs and steps of a plan, each when what it needs is ready, and stops them in reverse."""
 
 import json
 import subprocess
@@ -16,17 +16,18 @@ from local_stack.layout import Layout
 from local_stack.leftovers import end, find, living_after
 from local_stack.plan import Plan
 from local_stack.ports import check_ports_are_free
-from local_stack.program import Program, Step, Unhealthy, wrong_with
+from local_stack.program import Program, Step, Unhealthy, health_problem
 from local_stack.secret_files import write_secret_file
 from local_stack.supervision import (
+    SUPERVISOR,
     ProcessState,
     Supervisor,
-    SupervisorAway,
+    SupervisorUnavailable,
     start_supervisor,
     supervisor_configuration,
 )
 from telemetry_lake.failures import FatalError
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
 
 POLL_SECONDS: Final = 0.2
 SUPERVISOR_DEADLINE_SECONDS: Final = 20.0
@@ -34,6 +35,8 @@ STOP_DEADLINE_SECONDS: Final = 90.0
 LEFTOVERS_GRACE_SECONDS: Final = 15.0
 LOG_LINES_SHOWN: Final = 15
 LOG_LINE_MAX_CHARACTERS: Final = 300
+START_ATTEMPTS: Final = 3
+"""In a row, when supervisord ends during a start: one that is killed starts again, a broken one does not."""
 
 Say = Callable[[str], None]
 
@@ -43,11 +46,28 @@ class StartFailed(FatalError):
 
 
 def bring_up(plan: Plan, say: Say) -> None:
-    """Start everything; returns when all of it is healthy.
+    """End what an earlier start left behind, start everything, and return when all of it is healthy.
 
-    Raises ConfigurationError when a port is taken and StartFailed when something does not become healthy.
-    What was started until then runs on: the caller takes it down.
+    When supervisord ends meanwhile, start again, up to START_ATTEMPTS times in all. Raises ConfigurationError
+    when a port is taken, and StartFailed when a program does not become healthy or supervisord does not stay.
+    What was started until then goes on running: the caller takes it down.
     """
+    for attempt in range(1, START_ATTEMPTS + 1):
+        take_down(plan.layout, say)
+        try:
+            _start_all(plan, say)
+            return
+        except SupervisorUnavailable as error:
+            if attempt == START_ATTEMPTS:
+                raise StartFailed(
+                    f"supervisord ended {attempt} times while the stack was starting: "
+                    f"see {plan.layout.log(SUPERVISOR)}"
+                ) from error
+            say("supervisord ended while the stack was starting: starting the stack again")
+
+
+def _start_all(plan: Plan, say: Say) -> None:
+    """Start everything once; raises what `bring_up` raises, and SupervisorUnavailable."""
     check_ports_are_free(plan.programs)
     layout = plan.layout
     write_secret_file(layout.env_file, env_file_text(plan.lake_environment))
@@ -61,7 +81,7 @@ def bring_up(plan: Plan, say: Say) -> None:
     supervisor = Supervisor(layout)
     _wait_for_supervisor(process, supervisor, plan)
     with ThreadPoolExecutor(max_workers=len(plan.items)) as executor:
-        _Start(plan, commands, supervisor, executor, say).to_the_end()
+        _Start(plan, commands, supervisor, executor, say).run()
 
 
 class _Start:
@@ -85,8 +105,8 @@ class _Start:
         self._steps: dict[str, subprocess.Popen[bytes]] = {}
         self._checks: dict[str, Future[str | None]] = {}
 
-    def to_the_end(self) -> None:
-        """Go on until everything is ready."""
+    def run(self) -> None:
+        """Start each item when what it needs is ready, until everything is ready."""
         while len(self._ready) < len(self._plan.items):
             states = self._supervisor.states()
             for item in self._plan.items:
@@ -122,37 +142,37 @@ class _Start:
         if isinstance(item, Step):
             return self._has_succeeded(item)
         if states[item.name].state == "FATAL":
-            raise _failed(item, "it ended again and again")
+            raise _failed(item, "it ended at each of its starts")
         check = self._checks.pop(item.name, None)
         if check is None:
-            self._checks[item.name] = self._executor.submit(_not_ready, item)
+            self._checks[item.name] = self._executor.submit(_start_problem, item)
             return False
         if not check.done():
             self._checks[item.name] = check
             return False
-        wrong = check.result()
-        if wrong is not None and self._seconds(item) > item.ready_deadline_seconds:
-            raise _failed(item, f"not healthy after {item.ready_deadline_seconds:.0f} s: {wrong}")
-        return wrong is None and states[item.name].state == "RUNNING"
+        problem = check.result()
+        if problem is not None and self._seconds(item) > item.ready_deadline_seconds:
+            raise _failed(item, f"not healthy after {item.ready_deadline_seconds:.0f} s: {problem}")
+        return problem is None and states[item.name].state == "RUNNING"
 
     def _has_succeeded(self, step: Step) -> bool:
         process = self._steps[step.name]
-        code = process.poll()
-        if code is None:
+        exit_code = process.poll()
+        if exit_code is None:
             if self._seconds(step) > step.deadline_seconds:
-                raise _failed(step, f"not done after {step.deadline_seconds:.0f} s")
+                raise _failed(step, f"not finished after {step.deadline_seconds:.0f} s")
             return False
-        if code != 0:
-            raise _failed(step, f"it ended with exit code {code}")
+        if exit_code != 0:
+            raise _failed(step, f"it ended with exit code {exit_code}")
         return True
 
 
 def take_down(layout: Layout, say: Say) -> None:
-    """Stop everything, each program after those that need it, then supervisord, then whatever is left.
+    """Stop everything, each program after those that need it, then supervisord, then what is left.
 
-    Works on what runs, whatever it was started with, and also when supervisord was killed.
+    Works on the running processes, whatever they were started with, and also when supervisord was killed.
     """
-    with suppress(SupervisorAway, psutil.NoSuchProcess):
+    with suppress(SupervisorUnavailable, psutil.NoSuchProcess):
         supervisor = Supervisor(layout)
         _stop_programs(supervisor, _needs_of_last_start(layout), say)
         process = psutil.Process(supervisor.pid())
@@ -160,11 +180,11 @@ def take_down(layout: Layout, say: Say) -> None:
         living_after([process], STOP_DEADLINE_SECONDS)
     left = end(find(layout.root), grace_seconds=LEFTOVERS_GRACE_SECONDS)
     if left:
-        say(f"ended {left} processes that were left behind")
+        say(f"ended {left} left-over processes")
 
 
 def needs_of(plan: Plan) -> dict[str, list[str]]:
-    """For each program, those that have to outlive it: what it needs, through steps and other programs."""
+    """Return the programs that each program needs, through steps and others: those that outlive it."""
     direct = {item.name: item.after for item in plan.items}
     programs = {program.name for program in plan.programs}
     needs: dict[str, list[str]] = {}
@@ -205,17 +225,22 @@ def _stop_programs(supervisor: Supervisor, needs: Mapping[str, list[str]], say: 
 
 def _wait_for_supervisor(process: subprocess.Popen[bytes], supervisor: Supervisor, plan: Plan) -> None:
     ends = time.monotonic() + SUPERVISOR_DEADLINE_SECONDS
-    while not supervisor.is_there():
-        if process.poll() is not None or time.monotonic() > ends:
-            raise StartFailed(f"supervisord did not start: see {plan.layout.logs / 'supervisord.log'}")
+    while not supervisor.is_available():
+        if process.poll() is not None:
+            raise SupervisorUnavailable(f"supervisord ended with exit code {process.returncode}")
+        if time.monotonic() > ends:
+            raise StartFailed(
+                f"supervisord does not answer after {SUPERVISOR_DEADLINE_SECONDS:.0f} s: "
+                f"see {plan.layout.log(SUPERVISOR)}"
+            )
         time.sleep(POLL_SECONDS)
 
 
-def _not_ready(program: Program) -> str | None:
-    """None when `program` is healthy and ready, else what is wrong."""
-    wrong = wrong_with(program)
-    if wrong is not None or program.check_ready is None:
-        return wrong
+def _start_problem(program: Program) -> str | None:
+    """Return why `program` is not healthy and ready yet, None when it is."""
+    problem = health_problem(program)
+    if problem is not None or program.check_ready is None:
+        return problem
     try:
         program.check_ready()
     except Unhealthy as answer:

@@ -30,7 +30,7 @@ class Balancer(StrEnum):
 
 
 class StackVariables(BaseSettings):
-    """Ports (all on the loopback interface), the fleet's rate, and choices made for you without them."""
+    """Ports (all on the loopback interface), the fleet's rate, and choices that are detected when not set."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
@@ -41,9 +41,13 @@ class StackVariables(BaseSettings):
     sqs_port: Port = 9324
     postgres_port: Port = 5433
     airflow_port: Port = 8080
+    web_port: Port = 8050
     balancer_port: Port = 8000
     node_1_port: Port = 8001
     node_2_port: Port = 8002
+    node_1_private_port: Port = 8011
+    node_2_private_port: Port = 8012
+    """Where the nodes show their numbers."""
     fleet_pings_per_second: Annotated[float, Field(gt=0)] = 5
     balancer: Balancer | None = None
     """Without a value, whichever is installed."""
@@ -52,12 +56,15 @@ class StackVariables(BaseSettings):
 
     @classmethod
     def defaults(cls) -> dict[str, object]:
-        """Every variable by its full name, and what it is when it is not set."""
+        """Return the default of every variable, by its full name."""
         return {_PREFIX + name.upper(): field.default for name, field in cls.model_fields.items()}
 
     @classmethod
     def load(cls, *, port_offset: int = 0) -> Self:
-        """The variables of the environment, with `port_offset` added to every port; ConfigurationError."""
+        """Return the variables of the environment, with `port_offset` added to every port.
+
+        Raises ConfigurationError when one is not valid.
+        """
         try:
             given = cls()
             return cls(
@@ -88,7 +95,7 @@ class StackConfiguration(BaseModel):
     foreground: bool
     """Started by `run`, and meant to end with it."""
     only: tuple[str, ...] = ()
-    """The programs that were asked for, with what they need; all of them when empty."""
+    """The programs to start, with what they need; empty for all."""
 
     def save(self, layout: Layout) -> None:
         """Remember it for the other commands."""
@@ -96,7 +103,7 @@ class StackConfiguration(BaseModel):
 
     @classmethod
     def of_last_start(cls, layout: Layout) -> Self | None:
-        """What the stack in this folder was last started with, or None when it never was."""
+        """Return what the stack in this folder was last started with, or None when it never was."""
         try:
             return cls.model_validate_json(layout.configuration_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValidationError):

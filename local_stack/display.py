@@ -1,4 +1,4 @@
-"""What a person sees of the stack: processes and numbers, or one line when nobody watches."""
+"""The status of the stack for people: processes and numbers on a terminal, or one line in a log."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -10,6 +10,7 @@ from rich.text import Text
 from local_stack.airflow import ADMIN
 from local_stack.configuration import Balancer
 from local_stack.plan import Plan
+from local_stack.web_pages import WEB
 
 if TYPE_CHECKING:
     from local_stack.observe import FlowLook, Look, ProcessLook
@@ -19,7 +20,7 @@ _UNKNOWN: Final = "?"
 
 
 def status_screen(plan: Plan, look: "Look", before: "Look | None") -> RenderableType:
-    """The whole status; rates are counted since `before`."""
+    """Return the whole status, with rates since `before`."""
     processes = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("process", "state", "pid", "up", "health"):
         processes.add_column(title)
@@ -36,24 +37,24 @@ def status_screen(plan: Plan, look: "Look", before: "Look | None") -> Renderable
     for name, value in places_to_go(plan):
         places.add_row(name, value)
     parts: list[RenderableType] = [processes, Text(), flow, Text(), places]
-    if not look.supervisor_is_there:
-        parts.append(Text("supervisord is gone", style="bold red"))
+    if not look.supervisor_runs:
+        parts.append(Text("supervisord is not running", style="bold red"))
     return Group(*parts)
 
 
 def status_line(look: "Look", before: "Look | None") -> str:
-    """The status in one line, for logs."""
+    """Return the status in one line, for logs."""
     numbers = ", ".join(
         f"{name}: {value}" for name, value in _flow_lines(look.flow, None if before is None else before.flow)
     )
     wrong = ", ".join(
-        f"{process.name}: {process.wrong or process.state}" for process in _unwell(look.processes)
+        f"{process.name}: {process.wrong or process.state}" for process in _unhealthy(look.processes)
     )
     return f"{numbers}; {f'NOT HEALTHY {wrong}' if wrong else 'all healthy'}"
 
 
 def places_to_go(plan: Plan) -> list[tuple[str, str]]:
-    """Where everything of the stack can be reached."""
+    """Return where everything of the stack can be reached."""
     configuration = plan.configuration
     names = {program.name for program in plan.programs}
     balancer = (
@@ -63,6 +64,12 @@ def places_to_go(plan: Plan) -> list[tuple[str, str]]:
     )
     places = [
         ("send pings to", f"{plan.ingest_url}/submit/…  ({balancer})", plan.nodes[0].name),
+        ("web pages", plan.pages.url, WEB),
+        (
+            "analysis service",
+            f"{plan.pages.url}/analyses  (user {ADMIN}, password in {plan.pages.password_file})",
+            WEB,
+        ),
         (
             "Airflow",
             f"{plan.airflow_url}  (user {ADMIN}, password in {plan.airflow_password_file})",
@@ -85,19 +92,19 @@ def places_to_go(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _process_cells(process: "ProcessLook") -> tuple[RenderableType, ...]:
-    is_well = process.state == "RUNNING" and process.wrong is None
+    is_healthy = process.state == "RUNNING" and process.wrong is None
     return (
         process.name,
         Text(process.state.lower(), style="green" if process.state == "RUNNING" else "red"),
         str(process.pid or _UNKNOWN),
         _duration(process.uptime_seconds) if process.pid else _UNKNOWN,
         Text("healthy", style="green")
-        if is_well
+        if is_healthy
         else Text(process.wrong or f"see {process.log_file}", style="red"),
     )
 
 
-def _unwell(processes: Iterable["ProcessLook"]) -> "list[ProcessLook]":
+def _unhealthy(processes: Iterable["ProcessLook"]) -> "list[ProcessLook]":
     return [process for process in processes if process.state != "RUNNING" or process.wrong is not None]
 
 
@@ -114,6 +121,7 @@ def _flow_lines(flow: "FlowLook", before: "FlowLook | None") -> list[tuple[str, 
             if flow.last_commit_age_seconds is None
             else f"{_duration(int(flow.last_commit_age_seconds))} ago",
         ),
+        ("completeness", _UNKNOWN if flow.completeness is None else flow.completeness),
     ]
 
 

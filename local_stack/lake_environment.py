@@ -1,42 +1,74 @@
 """The settings of a lake whose services run here, as the variables that `telemetry_lake.settings` reads."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from local_stack.elasticmq import REGION, ElasticMq
 from local_stack.seaweedfs import SeaweedFs
+from telemetry_lake.settings import AccessKey, Role
 
 
-def lake_environment(s3: SeaweedFs, sqs: ElasticMq) -> dict[str, str]:
-    """`TELEMETRY_LAKE_…` for the object store, the queue and the catalog. Holds the keys: never log it."""
-    keys = {"ACCESS_KEY_ID": s3.access_key_id, "SECRET_ACCESS_KEY": s3.secret_access_key, "REGION": REGION}
-    s3_properties = {
-        "s3.endpoint": s3.s3_url,
-        "s3.access-key-id": s3.access_key_id,
-        "s3.secret-access-key": s3.secret_access_key,
-        "s3.path-style-access": "true",
-    }
+@dataclass(frozen=True, slots=True)
+class AnalysisService:
+    """Where the analysis service is, and the Airflow that runs its jobs."""
+
+    url: str
+    airflow_url: str
+    airflow_user: str
+    airflow_password: str
+
+
+def lake_environment(
+    s3: SeaweedFs,
+    sqs: ElasticMq,
+    roles: Iterable[Role] = Role,
+    *,
+    trusted_proxies: int = 0,
+    job_niceness: int = 0,
+    service: AnalysisService | None = None,
+) -> dict[str, str]:
+    """`TELEMETRY_LAKE_…` for the object store, the queue and the catalog, with the keys of `roles`.
+
+    `trusted_proxies` balancers stand before the ingest nodes, and Spark jobs run with `job_niceness`. Only
+    who acts as the analysis service gets the password of Airflow. Never log it.
+    """
+    roles = tuple(roles)
+    s3_properties = {"s3.endpoint": s3.s3_url, "s3.path-style-access": "true"}
     # SeaweedFS takes OAuth's client credentials; it refuses SigV4 on POST.
     catalog = {
         "type": "rest",
         "uri": s3.catalog_url,
         "oauth2-server-uri": f"{s3.catalog_url}/v1/oauth/tokens",
-        "credential": f"{s3.access_key_id}:{s3.secret_access_key}",
         "warehouse": f"s3://{s3.table_bucket}/",
     }
     raw_bucket, lake_bucket = s3.buckets
     index_queue, dead_letter_queue = sqs.queues
+    keys = {role: s3.role_keys[role] for role in roles}
+    analyses = {}
+    if service is not None and Role.ANALYSES in roles:
+        analyses = {
+            "TELEMETRY_LAKE_ANALYSIS__SERVICE_URL": service.url,
+            "TELEMETRY_LAKE_AIRFLOW__URL": service.airflow_url,
+            "TELEMETRY_LAKE_AIRFLOW__USER": service.airflow_user,
+            "TELEMETRY_LAKE_AIRFLOW__PASSWORD": service.airflow_password,
+        }
     return {
+        **analyses,
+        **({"TELEMETRY_LAKE_ROLE_KEYS": role_keys_text(keys)} if keys else {}),
         "TELEMETRY_LAKE_S3__ENDPOINT_URL": s3.s3_url,
-        **{f"TELEMETRY_LAKE_S3__{name}": value for name, value in keys.items()},
+        "TELEMETRY_LAKE_S3__REGION": REGION,
         "TELEMETRY_LAKE_S3__RAW_BUCKET": raw_bucket,
         "TELEMETRY_LAKE_S3__LAKE_BUCKET": lake_bucket,
+        # ElasticMQ takes any keys.
         "TELEMETRY_LAKE_SQS__ENDPOINT_URL": sqs.url,
-        # ElasticMQ takes any keys, and boto3 insists on having some.
-        **{f"TELEMETRY_LAKE_SQS__{name}": value for name, value in keys.items()},
+        "TELEMETRY_LAKE_SQS__REGION": REGION,
         "TELEMETRY_LAKE_SQS__INDEX_QUEUE_NAME": index_queue,
         "TELEMETRY_LAKE_SQS__DEAD_LETTER_QUEUE_NAME": dead_letter_queue,
         "TELEMETRY_LAKE_SQS__VISIBILITY_TIMEOUT_SECONDS": str(sqs.visibility_timeout_seconds),
+        "TELEMETRY_LAKE_CATALOG__TAKES_S3_KEY": "true",
+        "TELEMETRY_LAKE_CONVERSION__TRUSTED_PROXIES": str(trusted_proxies),
+        "TELEMETRY_LAKE_SPARK__LOCAL_NICENESS": str(job_niceness),
         "TELEMETRY_LAKE_CATALOG__PROPERTIES": json.dumps({**catalog, **s3_properties, "s3.region": REGION}),
         "TELEMETRY_LAKE_CATALOG__SPARK_PROPERTIES": json.dumps(
             {
@@ -47,6 +79,19 @@ def lake_environment(s3: SeaweedFs, sqs: ElasticMq) -> dict[str, str]:
             }
         ),
     }
+
+
+def role_keys_text(keys: Mapping[Role, AccessKey]) -> str:
+    """Return keys of roles as `TELEMETRY_LAKE_ROLE_KEYS` holds them."""
+    return json.dumps(
+        {
+            role: {
+                "access_key_id": key.access_key_id,
+                "secret_access_key": key.secret_access_key.get_secret_value(),
+            }
+            for role, key in keys.items()
+        }
+    )
 
 
 def env_file_text(variables: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Where a local stack keeps everything: one folder, `.local/` unless told otherwise."""
+"""Where a local stack keeps everything: one folder, by default `.local/`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 from telemetry_lake.failures import ConfigurationError
 
 SOCKET_PATH_MAX_BYTES: Final = 107
-"""What Linux takes for the path of a Unix socket."""
+"""The longest path of a Unix socket on Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,17 @@ class Layout:
 
     @property
     def env_file(self) -> Path:
-        """The settings of the running stack, as `telemetry_lake.settings` reads them."""
+        """The settings of the running stack, for the commands of its owner: with the keys of all roles."""
         return self.root / "telemetry_lake.env"
 
     @property
     def secrets(self) -> Path:
         """Generated credentials, one a file."""
         return self.root / "secrets"
+
+    def settings_file(self, program: str) -> Path:
+        """Return the settings of one program, with the keys of its roles only."""
+        return self.run / "settings" / f"{program}.env"
 
     @property
     def logs(self) -> Path:
@@ -33,17 +37,17 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        """What only a running stack needs: its supervisor's socket and configuration."""
+        """The socket and the configuration of supervisord, which only a running stack needs."""
         return self.root / "run"
 
     @property
     def configuration_file(self) -> Path:
-        """What the stack was last started with (`configuration.StackConfiguration`)."""
+        """The configuration of the last start (`configuration.StackConfiguration`)."""
         return self.run / "stack.json"
 
     @property
     def needs_file(self) -> Path:
-        """Which program needs which others, as JSON: what a stop goes by."""
+        """Which program needs which others, as JSON: a stop goes by it."""
         return self.run / "needs.json"
 
     @property
@@ -68,17 +72,17 @@ class Layout:
         return path
 
     def data(self, service: str) -> Path:
-        """The folder that `service` keeps its data in."""
+        """Return the folder that `service` keeps its data in."""
         return self.root / "data" / service
 
     def log(self, name: str) -> Path:
-        """The log file of the process `name`."""
+        """Return the log file of the process `name`."""
         return self.logs / f"{name}.log"
 
     def spool(self, node: str) -> Path:
-        """The spool of an ingest node."""
+        """Return the spool of an ingest node."""
         return self.root / "spool" / node
 
     def launch_file(self, name: str) -> Path:
-        """What `local_stack.launch` is told about the process `name`."""
+        """Return the file from which `local_stack.launch` starts the process `name`."""
         return self.run / "launch" / f"{name}.json"

@@ -1,4 +1,4 @@
-"""Finds the processes of a stack by the marker in their environment, whoever their parent is; ends them."""
+"""Finds and ends the processes of a stack, by the marker in their environment and whatever their parent."""
 
 import os
 import time
@@ -15,7 +15,7 @@ POLL_SECONDS: Final = 0.05
 
 
 def find(root: Path, program: str | None = None) -> list[psutil.Process]:
-    """What lives of the stack in `root`, or of one of its programs, without us and our ancestors."""
+    """Return the living processes of the stack in `root`, or of one program, but itself and its ancestors."""
     own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
@@ -27,7 +27,7 @@ def find(root: Path, program: str | None = None) -> list[psutil.Process]:
                 continue
             if program is not None and environment.get(PROGRAM_MARKER) != program:
                 continue
-            # A child may have got an environment of its own.
+            # A child may have an environment of its own.
             for member in (process, *process.children(recursive=True)):
                 if member.pid not in own and member.status() != psutil.STATUS_ZOMBIE:
                     found[member.pid] = member
@@ -35,7 +35,7 @@ def find(root: Path, program: str | None = None) -> list[psutil.Process]:
 
 
 def end(processes: Iterable[psutil.Process], *, grace_seconds: float) -> int:
-    """SIGTERM, and SIGKILL for those that live after `grace_seconds`. Returns how many there were."""
+    """Send SIGTERM, and SIGKILL to those that live after `grace_seconds`; return the number of processes."""
     processes = list(processes)
     for process in processes:
         with suppress(psutil.Error):
@@ -49,7 +49,7 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float) -> int:
 
 
 def living_after(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those of `processes` that live when `seconds` are over, or none as soon as all have ended."""
+    """Wait until all have ended, at most `seconds`; return those of `processes` that still live."""
     # Not psutil.wait_procs: in a container that reaps no orphans, an ended process stays a zombie.
     ends = time.monotonic() + seconds
     while (living := [process for process in processes if _lives(process)]) and time.monotonic() < ends:

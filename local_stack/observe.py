@@ -4,6 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final
 
@@ -14,11 +15,13 @@ from requests.exceptions import RequestException
 
 from local_stack.plan import Plan
 from local_stack.program import Program, Unhealthy, probe
-from local_stack.supervision import ProcessState, Supervisor, SupervisorAway
+from local_stack.supervision import ProcessState, Supervisor, SupervisorUnavailable
 from local_stack.watch import health_of
+from telemetry_lake.drain.days import DayLedger
 from telemetry_lake.failures import TelemetryLakeError
-from telemetry_lake.index_queue import IndexQueue
-from telemetry_lake.settings import Settings, load_settings
+from telemetry_lake.raw.index_queue import IndexQueue
+from telemetry_lake.settings import Role, Settings, load_settings
+from telemetry_lake.storage.object_store import ObjectStore
 
 LIVE_TABLE: Final = ("live", "pings")
 REJECTED_TABLE: Final = ("live", "rejected_pings")
@@ -34,7 +37,7 @@ class ProcessLook:
     pid: int
     uptime_seconds: int
     wrong: str | None
-    """What is wrong with it, or None when it is healthy or nobody can know."""
+    """What is wrong with it; None when it is healthy, or when its health is unknown."""
     log_file: str
 
 
@@ -49,28 +52,30 @@ class FlowLook:
     live_rows: int | None
     rejected_rows: int | None
     last_commit_age_seconds: float | None
+    completeness: str | None
+    """What the last look at all days found; None before the first one."""
     at_seconds: float
     """On the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The stack at one moment. `flow` is None when supervisord is gone."""
+    """The stack at one moment."""
 
     processes: tuple[ProcessLook, ...]
     flow: FlowLook
-    supervisor_is_there: bool
+    supervisor_runs: bool
 
     @property
     def is_healthy(self) -> bool:
         """Whether everything runs and answers."""
-        return self.supervisor_is_there and all(
+        return self.supervisor_runs and all(
             process.state == "RUNNING" and process.wrong is None for process in self.processes
         )
 
 
 class Observer:
-    """Keeps what it needs to look again and again; close it with `with`."""
+    """Looks at one stack again and again over connections that it keeps."""
 
     def __init__(self, plan: Plan, executor: ThreadPoolExecutor) -> None:
         self._plan = plan
@@ -78,16 +83,16 @@ class Observer:
         self._executor = executor
 
     def look(self) -> Look:
-        """Look at everything once; takes as long as the slowest answer."""
+        """Look at everything once, which takes as long as the slowest answer."""
         flow = self._executor.submit(self._flow)
         try:
             states: dict[str, ProcessState] = self._supervisor.states()
             health = health_of(self._plan.programs, states, self._executor)
-            is_there = True
-        except SupervisorAway:
-            states, health, is_there = {}, {}, False
+            supervisor_runs = True
+        except SupervisorUnavailable:
+            states, health, supervisor_runs = {}, {}, False
         processes = tuple(_process(program, states, health) for program in self._plan.programs)
-        return Look(processes, flow.result(), is_there)
+        return Look(processes, flow.result(), supervisor_runs)
 
     def _flow(self) -> FlowLook:
         acknowledged, waiting = self._ingest()
@@ -101,6 +106,7 @@ class Observer:
             live_rows=live_rows,
             rejected_rows=rejected_rows,
             last_commit_age_seconds=time.time() - max(commits) if commits else None,
+            completeness=self._completeness(),
             at_seconds=time.monotonic(),
         )
 
@@ -108,7 +114,7 @@ class Observer:
         acknowledged = waiting = 0
         for node in self._plan.nodes:
             try:
-                text = probe(node.name, f"{node.url}/metrics").decode()
+                text = probe(node.name, node.metrics_url).decode()
             except Unhealthy:
                 return None, None
             for family in text_string_to_metric_families(text):
@@ -125,11 +131,17 @@ class Observer:
             return self._queue.waiting()
         return None
 
+    def _completeness(self) -> str | None:
+        with suppress(TelemetryLakeError):
+            found = self._days.completeness()
+            return None if found is None else found.line(datetime.now(UTC))
+        return None
+
     def _table(self, identifier: tuple[str, str]) -> tuple[int | None, float | None]:
-        """Rows of a table and when it was last committed to, from its newest snapshot's summary."""
+        """Return a table's rows and the time of its last commit (seconds since 1970), from its snapshot."""
         try:
             snapshot = self._catalog.load_table(identifier).current_snapshot()
-        except (NoSuchTableError, RESTError, RequestException, OSError):
+        except (TelemetryLakeError, NoSuchTableError, RESTError, RequestException, OSError):
             return None, None
         if snapshot is None or snapshot.summary is None:
             return 0, None
@@ -137,7 +149,7 @@ class Observer:
 
     @cached_property
     def _settings(self) -> Settings:
-        return load_settings(self._plan.layout.env_file)
+        return load_settings(self._plan.layout.env_file, role=Role.ANALYST)
 
     @cached_property
     def _queue(self) -> IndexQueue:
@@ -147,8 +159,14 @@ class Observer:
         )
 
     @cached_property
+    def _days(self) -> DayLedger:
+        settings = load_settings(self._plan.layout.env_file, role=Role.WEB)
+        s3 = settings.s3.model_copy(update={"max_attempts": 1, "read_timeout_seconds": 5.0})
+        return DayLedger(ObjectStore(s3), s3.lake_bucket)
+
+    @cached_property
     def _catalog(self) -> Catalog:
-        from telemetry_lake.catalog import load_lake_catalog
+        from telemetry_lake.tables.catalog import load_lake_catalog
 
         return load_lake_catalog(self._settings)
 
@@ -156,7 +174,7 @@ class Observer:
 def _process(program: Program, states: dict[str, ProcessState], health: dict[str, str | None]) -> ProcessLook:
     state = states.get(program.name)
     if state is None:
-        return ProcessLook(program.name, "GONE", 0, 0, "supervisord is gone", str(program.log_file))
+        return ProcessLook(program.name, "UNKNOWN", 0, 0, "supervisord is not running", str(program.log_file))
     return ProcessLook(
         program.name,
         state.state,

@@ -19,7 +19,7 @@ class Occupied(Exception):
 
 @contextmanager
 def occupied(layout: Layout, command: str) -> Iterator[None]:
-    """Hold the stack for `command`; raises Occupied. When a holder dies, the kernel lets go."""
+    """Hold the stack for `command`; raises Occupied. The kernel lets go when a holder ends in any way."""
     layout.root.mkdir(parents=True, exist_ok=True)
     with layout.lock_file.open("a+", encoding="utf-8") as file:
         try:

@@ -1,30 +1,53 @@
 """Everything that one stack runs, and in which order: the one list that all commands work on."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from local_stack.airflow import Airflow, aws_connection
+from pydantic import SecretStr
+
+from local_stack.airflow import ADMIN, API_SERVER, CLEANING, DAG_PROCESSOR, SCHEDULER, TRIGGERER, Airflow
 from local_stack.balancer import BalancerProcess, installed_balancer
 from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
-from local_stack.elasticmq import REGION, ElasticMq
+from local_stack.elasticmq import ElasticMq
 from local_stack.fleet import FLEET, fleet_program
 from local_stack.ingest_nodes import IngestNode
-from local_stack.lake_environment import lake_environment
+from local_stack.lake_environment import AnalysisService, env_file_text, lake_environment
 from local_stack.layout import Layout
 from local_stack.postgres import Postgres, choose_database, find_binaries, unprivileged_user
 from local_stack.program import Program, Step
 from local_stack.seaweedfs import SeaweedFs
 from local_stack.secret_files import secret
 from local_stack.watch import watcher_program
+from local_stack.web_pages import WEB, WebPages
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import ENV_FILE_VARIABLE, PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import ENV_FILE_VARIABLE, AccessKey, Role
 
 CREATE_TABLES: Final = "create-tables"
-ACCESS_KEY_ID: Final = "telemetry-lake"
 AIRFLOW_LOGIN_FILE: Final = "airflow_admin_password"
+JOB_NICENESS: Final = 10
+"""Of Spark jobs: they give way to the drain."""
+ROLES_OF_INGEST: Final = (Role.NODE,)
+ROLES: Final[Mapping[str, tuple[Role, ...]]] = {
+    CREATE_TABLES: (Role.MAINTENANCE,),
+    API_SERVER: (Role.WEB,),
+    # It tries scripts that are being written.
+    WEB: (Role.WEB, Role.ANALYSES, Role.SCRIPT),
+    # These two need settings and no rights: one reads the DAGs, the other cleans Airflow's own database.
+    DAG_PROCESSOR: (),
+    CLEANING: (),
+    TRIGGERER: (Role.DOORBELL,),
+    # Its tasks are processes of the same user: each acts as what it is.
+    SCHEDULER: (
+        *(Role.DRAIN, Role.JOBS, Role.MAINTENANCE, Role.ANALYST, Role.SCRIPT),
+        Role.ANALYSES,
+    ),
+}
+"""As what the programs act that use the lake, besides ingest nodes."""
 
 Item = Program | Step
 
@@ -43,10 +66,11 @@ class Plan:
     nodes: tuple[IngestNode, ...]
     ingest_url: str
     airflow_url: str
+    pages: WebPages
 
     @property
     def programs(self) -> list[Program]:
-        """The long-running ones."""
+        """The long-running programs of the items."""
         return [item for item in self.items if isinstance(item, Program)]
 
     @property
@@ -63,13 +87,13 @@ def detect(
     foreground: bool,
     only: tuple[str, ...] = (),
 ) -> StackConfiguration:
-    """What a stack started now consists of, given what is asked for and what is installed on this machine.
+    """Choose what a stack consists of, by its variables and by what is installed on this machine.
 
-    Raises ConfigurationError when PostgreSQL is asked for and cannot be run.
+    Raises ConfigurationError when the variables name PostgreSQL and it cannot be run.
     """
     database, reason = choose_database(layout.data("postgres"))
     if variables.database is Database.SQLITE:
-        database, reason = Database.SQLITE, "asked for"
+        database, reason = Database.SQLITE, "LOCAL_STACK_DATABASE says so"
     elif variables.database is Database.POSTGRESQL and database is not Database.POSTGRESQL:
         raise ConfigurationError(f"LOCAL_STACK_DATABASE asks for PostgreSQL, and {reason}")
     return StackConfiguration(
@@ -83,109 +107,149 @@ def detect(
     )
 
 
-def plan(layout: Layout, configuration: StackConfiguration) -> Plan:
-    """What `configuration` comes down to. Makes missing secrets and writes nothing else.
+def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
+    """Plan the programs and steps of `configuration`. Makes missing secrets and writes nothing else.
 
     Raises ConfigurationError when something that the stack cannot do without is not installed, or when
-    `configuration.only` names something that is not there.
+    `configuration.only` names a program that does not exist.
     """
     variables = configuration.variables
-    s3 = SeaweedFs(
+    _forget_the_key_of_everything(layout)
+    s3, sqs = _seaweedfs(layout, variables), _elasticmq(layout, variables)
+    compaction = sqs.compaction()
+    services: tuple[Item, ...] = (s3.program(), *_some(compaction), sqs.program(after=_names(compaction)))
+    nodes, ingest_url, edge = _edge(layout, configuration)
+    airflow, airflow_items = _airflow(layout, configuration)
+    pages = WebPages(
+        port=variables.web_port,
+        cubes_directory=layout.data("web"),
+        users_file=layout.data("analyses") / "users.json",
+        project_root=PROJECT_ROOT,
+        log_file=layout.log(WEB),
+    )
+    users: list[Item] = [_tables(layout), *edge, pages.program(after=("seaweedfs",)), *airflow_items]
+    environment = partial(
+        lake_environment,
+        s3,
+        sqs,
+        trusted_proxies=0 if configuration.balancer is Balancer.NONE else 1,
+        job_niceness=JOB_NICENESS,
+        service=AnalysisService(
+            url=pages.url,
+            airflow_url=airflow.url,
+            airflow_user=ADMIN,
+            airflow_password=airflow.admin_password,
+        ),
+    )
+    items: list[Item] = [*services, *(_with_keys(item, layout, environment) for item in users)]
+    if configuration.fleet:
+        items.append(_fleet(layout, variables, target_url=ingest_url, after=(edge[-1].name,)))
+    selected = _needed_by(items, configuration.only) if configuration.only else items
+    return Plan(
+        layout=layout,
+        configuration=configuration,
+        items=(*selected, watcher_program(layout, project_root=PROJECT_ROOT)),
+        lake_environment=environment(),
+        s3=s3,
+        sqs=sqs,
+        nodes=nodes,
+        ingest_url=ingest_url,
+        airflow_url=airflow.url,
+        pages=pages,
+    )
+
+
+def _seaweedfs(layout: Layout, variables: StackVariables) -> SeaweedFs:
+    return SeaweedFs(
         data_directory=layout.data("seaweedfs"),
         configuration_file=layout.secrets / "seaweedfs.json",
         log_file=layout.log("seaweedfs"),
         s3_port=variables.s3_port,
         catalog_port=variables.catalog_port,
         first_internal_port=variables.seaweedfs_internal_port,
-        access_key_id=ACCESS_KEY_ID,
-        secret_access_key=secret(layout.secrets, "s3_secret_access_key"),
+        role_keys={
+            role: AccessKey(
+                access_key_id=f"telemetry-lake-{role}",
+                secret_access_key=SecretStr(secret(layout.secrets, f"s3_secret_of_{role}")),
+            )
+            for role in Role
+        },
+        inner_secret=secret(layout.secrets, "seaweedfs_inner_secret"),
     )
-    sqs = ElasticMq(
+
+
+def _elasticmq(layout: Layout, variables: StackVariables) -> ElasticMq:
+    return ElasticMq(
         data_directory=layout.data("elasticmq"),
         log_file=layout.log("elasticmq"),
         jars_directory=PROJECT_ROOT / "java" / "lib" / "elasticmq",
         port=variables.sqs_port,
     )
-    # Programs read the settings from the file, as every other command does.
-    environment = {ENV_FILE_VARIABLE: str(layout.env_file)}
-    compaction = sqs.compaction()
-    services: tuple[Item, ...] = (s3.program(), *_some(compaction), sqs.program(after=_names(compaction)))
-    tables = Step(
+
+
+def _tables(layout: Layout) -> Step:
+    return Step(
         name=CREATE_TABLES,
         command=(sys.executable, "-m", "telemetry_lake", "create-tables"),
         directory=PROJECT_ROOT,
         log_file=layout.log(CREATE_TABLES),
-        environment=environment,
         after=("seaweedfs",),
     )
-    nodes = _nodes(layout, variables, two=configuration.balancer is not Balancer.NONE)
-    edge: list[Item] = [_with(node.program(after=("seaweedfs", "elasticmq")), environment) for node in nodes]
-    ingest_url, entrance = nodes[0].url, nodes[0].name
-    if configuration.balancer is not Balancer.NONE:
-        balancer = BalancerProcess(
-            kind=configuration.balancer,
-            port=variables.balancer_port,
-            nodes=nodes,
-            directory=layout.data("balancer"),
-            log_file=layout.log("balancer"),
-        )
-        ingest_url, entrance = balancer.url, "balancer"
-        edge.append(balancer.program(after=tuple(node.name for node in nodes)))
-    airflow, airflow_items = _airflow(layout, configuration, s3, sqs, environment)
-    items: list[Item] = [*services, tables, *edge, *airflow_items]
-    if configuration.fleet:
-        items.append(
-            fleet_program(
-                project_root=PROJECT_ROOT,
-                log_file=layout.log(FLEET),
-                target_url=ingest_url,
-                pings_per_second=variables.fleet_pings_per_second,
-                after=(entrance,),
-            )
-        )
-    wanted = _needed_by(items, configuration.only) if configuration.only else items
-    return Plan(
-        layout=layout,
-        configuration=configuration,
-        items=(*wanted, watcher_program(layout, project_root=PROJECT_ROOT)),
-        lake_environment=lake_environment(s3, sqs),
-        s3=s3,
-        sqs=sqs,
-        nodes=nodes,
-        ingest_url=ingest_url,
-        airflow_url=airflow.url,
-    )
+
+
+def _edge(
+    layout: Layout, configuration: StackConfiguration
+) -> tuple[tuple[IngestNode, ...], str, list[Item]]:
+    """Return the ingest nodes, the URL to which clients submit, and all that runs for that."""
+    has_balancer = configuration.balancer is not Balancer.NONE
+    nodes = _nodes(layout, configuration.variables, two=has_balancer)
+    items: list[Item] = [node.program(after=("seaweedfs", "elasticmq")) for node in nodes]
+    if not has_balancer:
+        return nodes, nodes[0].url, items
+    balancer = _balancer(layout, configuration, nodes)
+    return nodes, balancer.url, [*items, balancer.program(after=tuple(node.name for node in nodes))]
 
 
 def _nodes(layout: Layout, variables: StackVariables, *, two: bool) -> tuple[IngestNode, ...]:
     # Without a balancer, the one node stands where clients expect the balancer.
     places = (
         [
-            ("node-1", variables.node_1_port, "LOCAL_STACK_NODE_1_PORT"),
-            ("node-2", variables.node_2_port, "LOCAL_STACK_NODE_2_PORT"),
+            (variables.node_1_port, "LOCAL_STACK_NODE_1_PORT", variables.node_1_private_port),
+            (variables.node_2_port, "LOCAL_STACK_NODE_2_PORT", variables.node_2_private_port),
         ]
         if two
-        else [("node-1", variables.balancer_port, "LOCAL_STACK_BALANCER_PORT")]
+        else [(variables.balancer_port, "LOCAL_STACK_BALANCER_PORT", variables.node_1_private_port)]
     )
     return tuple(
         IngestNode(
-            node=node,
+            node=f"node-{number}",
             port=port,
             port_variable=port_variable,
-            spool_directory=layout.spool(node),
+            private_port=private_port,
+            private_port_variable=f"LOCAL_STACK_NODE_{number}_PRIVATE_PORT",
+            spool_directory=layout.spool(f"node-{number}"),
             project_root=PROJECT_ROOT,
-            log_file=layout.log(f"ingest-{node}"),
+            log_file=layout.log(f"ingest-node-{number}"),
         )
-        for node, port, port_variable in places
+        for number, (port, port_variable, private_port) in enumerate(places, start=1)
+    )
+
+
+def _balancer(
+    layout: Layout, configuration: StackConfiguration, nodes: tuple[IngestNode, ...]
+) -> BalancerProcess:
+    return BalancerProcess(
+        kind=configuration.balancer,
+        port=configuration.variables.balancer_port,
+        nodes=nodes,
+        directory=layout.data("balancer"),
+        log_file=layout.log("balancer"),
     )
 
 
 def _airflow(
     layout: Layout,
     configuration: StackConfiguration,
-    s3: SeaweedFs,
-    sqs: ElasticMq,
-    environment: Mapping[str, str],
 ) -> tuple[Airflow, list[Item]]:
     home = layout.data("airflow")
     items: list[Item] = []
@@ -196,7 +260,7 @@ def _airflow(
         binaries = find_binaries()
         if binaries is None:
             raise ConfigurationError(
-                "PostgreSQL was there when the stack was started, and is not any more: "
+                "PostgreSQL was installed when the stack was started, and is not any more: "
                 "install it again, or stop and start the stack to go on with SQLite"
             )
         postgres = Postgres(
@@ -222,16 +286,6 @@ def _airflow(
         database_url=database_url,
         admin_password=secret(layout.secrets, AIRFLOW_LOGIN_FILE),
         secret=secret(layout.secrets, "airflow_secret"),
-        environment={
-            **environment,
-            "AIRFLOW_CONN_AWS_DEFAULT": aws_connection(
-                access_key_id=s3.access_key_id,
-                secret_access_key=s3.secret_access_key,
-                region=REGION,
-                s3_url=s3.s3_url,
-                sqs_url=sqs.url,
-            ),
-        },
     )
     migration = airflow.migration(database_is_new=database_is_new, after=database)
     items.extend(_some(migration))
@@ -241,6 +295,16 @@ def _airflow(
     return airflow, items
 
 
+def _fleet(layout: Layout, variables: StackVariables, *, target_url: str, after: tuple[str, ...]) -> Program:
+    return fleet_program(
+        project_root=PROJECT_ROOT,
+        log_file=layout.log(FLEET),
+        target_url=target_url,
+        pings_per_second=variables.fleet_pings_per_second,
+        after=after,
+    )
+
+
 def _needed_by(items: Sequence[Item], names: Iterable[str]) -> list[Item]:
     by_name = {item.name: item for item in items}
     needed: set[str] = set()
@@ -248,15 +312,36 @@ def _needed_by(items: Sequence[Item], names: Iterable[str]) -> list[Item]:
     while waiting:
         name = waiting.pop()
         if name not in by_name:
-            raise ConfigurationError(f"nothing in the stack is called {name}; there are {', '.join(by_name)}")
+            raise ConfigurationError(
+                f"--only names {name}, which is not in the stack: it has {', '.join(by_name)}"
+            )
         if name not in needed:
             needed.add(name)
             waiting.extend(by_name[name].after)
     return [item for item in items if item.name in needed]
 
 
-def _with(program: Program, environment: Mapping[str, str]) -> Program:
-    return replace(program, environment={**environment, **program.environment})
+def _with_keys(
+    item: Item, layout: Layout, environment: Callable[[Iterable[Role]], Mapping[str, str]]
+) -> Item:
+    """Return `item` with a settings file that holds the keys of its roles, if it uses the lake.
+
+    `environment` gives the settings of processes that act in some roles.
+    """
+    roles = ROLES_OF_INGEST if item.name.startswith("ingest-") else ROLES.get(item.name)
+    if roles is None:
+        return item
+    file = layout.settings_file(item.name)
+    return replace(
+        item,
+        environment={ENV_FILE_VARIABLE: str(file), **item.environment},
+        files={**item.files, file: env_file_text(environment(roles))},
+    )
+
+
+def _forget_the_key_of_everything(layout: Layout) -> None:
+    """Remove the secret of the one key that earlier versions had for all programs."""
+    (layout.secrets / "s3_secret_access_key").unlink(missing_ok=True)
 
 
 def _some(step: Step | None) -> tuple[Step, ...]:

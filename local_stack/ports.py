@@ -1,4 +1,4 @@
-"""Says whose a port is before a server fails on it with less to say."""
+"""Finds ports that are in use before a server fails on them with a worse message."""
 
 import errno
 import socket
@@ -12,9 +12,9 @@ from telemetry_lake.failures import ConfigurationError
 
 
 def check_ports_are_free(programs: Iterable[Program]) -> None:
-    """Raises ConfigurationError: which ports are taken, who wants them, who has them, what to do."""
+    """Raise ConfigurationError when ports are in use: which ones, by what process, and what to do."""
     taken = [
-        f"port {port} for {program.name} is in use{_by_whom(port)}: set {variable} to another one"
+        f"port {port} for {program.name} is in use{_by_whom(port)}: set {variable} to another port"
         for program in programs
         for port, variable in program.ports.items()
         if _is_taken(port)
@@ -27,7 +27,7 @@ def check_ports_are_free(programs: Iterable[Program]) -> None:
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do: a connection that is only waiting to be forgotten is no obstacle.
+        # As servers do: a connection in TIME_WAIT does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -14,7 +14,7 @@ from local_stack.program import LOOPBACK, Program, Step, Unhealthy
 USER: Final = "airflow"
 DATABASE: Final = "postgres"
 UNPRIVILEGED_USERS: Final = ("postgres", "nobody")
-"""Whom root becomes to run PostgreSQL, which refuses to run as root; the first that exists."""
+"""The user that root becomes to run PostgreSQL, which refuses to run as root: the first that exists."""
 CONNECT_TIMEOUT_SECONDS: Final = 3
 _INSTALLED: Final = Path("/usr/lib/postgresql")
 
@@ -29,10 +29,10 @@ class Postgres:
     port: int
     password: str
     user: str | None
-    """The unprivileged user that runs it, or None for whoever runs the stack."""
+    """The unprivileged user that runs it; None for the user of the stack."""
 
     def initialisation(self, name: str = "postgres-init") -> Step | None:
-        """The step that makes the cluster, unless there is one; a cut-off attempt is made again."""
+        """Return the step that makes the cluster, None when it exists; a cut-off attempt is repeated."""
         if (self._cluster / "PG_VERSION").exists():
             return None
         password_file = self.data_directory / "password"
@@ -59,7 +59,7 @@ class Postgres:
         )
 
     def program(self, *, after: tuple[str, ...], name: str = "postgres") -> Program:
-        """The server process."""
+        """Return the server process."""
         settings = {
             "listen_addresses": LOOPBACK,
             "port": str(self.port),
@@ -80,7 +80,7 @@ class Postgres:
             after=after,
             user=self.user,
             ports={self.port: "LOCAL_STACK_POSTGRES_PORT"},
-            # "Fast": without waiting for clients to go away by themselves.
+            # "Fast": without waiting for clients to disconnect.
             stop_signal="INT",
             stop_wait_seconds=20,
         )
@@ -113,7 +113,7 @@ class Postgres:
 
 
 def find_binaries() -> Path | None:
-    """The folder with `initdb` and `postgres`: from PATH, else the newest that Debian installed."""
+    """Return the folder with `initdb` and `postgres`: from PATH, else the newest that Debian installed."""
     on_path = shutil.which("initdb")
     candidates = [Path(on_path).resolve().parent] if on_path else []
     if _INSTALLED.is_dir():
@@ -125,7 +125,10 @@ def find_binaries() -> Path | None:
 
 
 def unprivileged_user() -> str | None:
-    """Whom root becomes, or None when we are not root; LookupError when there is nobody to become."""
+    """Return the user that root becomes, None when this process is not root.
+
+    Raises LookupError when no such user exists.
+    """
     if os.geteuid() != 0:
         return None
     for name in UNPRIVILEGED_USERS:
@@ -133,18 +136,18 @@ def unprivileged_user() -> str | None:
             return pwd.getpwnam(name).pw_name
         except KeyError:
             continue
-    raise LookupError("no unprivileged user to run it as")
+    raise LookupError("no user `postgres` or `nobody` exists")
 
 
 def choose_database(data_directory: Path) -> tuple[Database, str]:
-    """PostgreSQL when it can be run with its data in `data_directory`, else SQLite; and why."""
+    """Return PostgreSQL when it can be run with its data in `data_directory`, else SQLite; and the reason."""
     binaries = find_binaries()
     if binaries is None:
         return Database.SQLITE, "PostgreSQL is not installed"
     try:
         user = unprivileged_user()
     except LookupError as error:
-        return Database.SQLITE, f"we are root, and there is {error}"
+        return Database.SQLITE, f"PostgreSQL must not run as root, and {error}"
     if user is None:
         return Database.POSTGRESQL, f"{binaries}"
     data_directory.mkdir(parents=True, exist_ok=True)

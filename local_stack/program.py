@@ -28,7 +28,7 @@ _SYSTEM_DIRECTORIES: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 class Unhealthy(Exception):
-    """A program is not able to do its work; the message says what it answered."""
+    """A program does not do its work; the message says what it answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Program:
     check_ready: Callable[[], None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
-    """What it is configured with; written before every start, readable for the owner only."""
+    """Its configuration files; written before every start, readable for the owner only."""
     after: tuple[str, ...] = ()
     user: str | None = None
     """The unprivileged user to become, where the program refuses to run as root."""
@@ -58,8 +58,10 @@ class Program:
     stop_signal: str = "TERM"
     stop_wait_seconds: int = 10
     """After the stop signal and this long, the process group gets SIGKILL."""
-    health_is_asked_of: str | None = None
-    """The program that answers `check_health` for this one: while that is down, nothing is known."""
+    restart_when_unhealthy: bool = True
+    """Whether the watcher restarts it; what is wrong is shown in any case."""
+    health_reporter: str | None = None
+    """The program that answers `check_health` for this one: while that is down, the health is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,11 @@ def write_files(item: Program | Step) -> None:
 
 
 def probe(what: str, url: str, *, form: Mapping[str, str] | None = None) -> bytes:
-    """What `url` answers with status 200, else raises Unhealthy, which names `what`; a `form` is posted."""
-    # Not httpx: each of its clients spends 30 ms of processor time on certificates, and we ask all the time.
+    """Return the body that `url` answers with status 200; a `form` is posted.
+
+    Raises Unhealthy, which names `what`, for any other answer and for none.
+    """
+    # Not httpx: each of its clients spends 30 ms of processor time on certificates, and probes are frequent.
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or LOOPBACK, parts.port, timeout=PROBE_TIMEOUT_SECONDS)
     try:
@@ -112,8 +117,8 @@ def probe(what: str, url: str, *, form: Mapping[str, str] | None = None) -> byte
     return body
 
 
-def wrong_with(program: Program) -> str | None:
-    """None when `program` is healthy, else what is wrong."""
+def health_problem(program: Program) -> str | None:
+    """Return what is wrong with `program`, None when it is healthy."""
     try:
         program.check_health()
     except Unhealthy as answer:
@@ -122,7 +127,7 @@ def wrong_with(program: Program) -> str | None:
 
 
 def find_server(name: str, *, more_directories: str = "") -> str | None:
-    """The path of an installed server program, or None."""
+    """Return the path of an installed server program, or None."""
     return (
         shutil.which(name)
         or shutil.which(name, path=_SYSTEM_DIRECTORIES)
@@ -131,8 +136,8 @@ def find_server(name: str, *, more_directories: str = "") -> str | None:
 
 
 def required(name: str, *, package: str) -> str:
-    """The path of a program that the stack cannot do without; ConfigurationError says how to get it."""
-    found = find_server(name)
-    if found is None:
+    """Return the path of a program that the stack needs, or raise ConfigurationError with the remedy."""
+    path = find_server(name)
+    if path is None:
         raise ConfigurationError(f"{name} is not on PATH: install it with `apt-get install {package}`")
-    return found
+    return path

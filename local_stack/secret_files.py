@@ -9,7 +9,7 @@ SECRET_BYTES: Final = 32
 
 
 def write_secret_file(path: Path, text: str) -> None:
-    """Write `text` to `path`, mode 0600 from its first byte on, in one step for whoever reads it."""
+    """Write `text` to `path`, mode 0600 from its first byte on, in one step for its readers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.unlink(missing_ok=True)
@@ -20,7 +20,7 @@ def write_secret_file(path: Path, text: str) -> None:
 
 
 def secret(directory: Path, name: str) -> str:
-    """The secret `name` of `directory` (mode 0700): made at random once, the same from then on."""
+    """Return the secret `name` of `directory` (mode 0700), which is generated at the first call."""
     path = directory / name
     if not path.is_file():
         directory.mkdir(parents=True, exist_ok=True)

@@ -14,26 +14,27 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from local_stack.layout import Layout
 from local_stack.program import PROGRAM_MARKER, STACK_MARKER, Program
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
 
 LOG_MAX_MEGABYTES: Final = 10
 LOG_BACKUPS: Final = 2
 START_RETRIES: Final = 20
-"""supervisord waits a second longer before each; when they are used up the watcher starts anew."""
+"""supervisord waits a second longer before each; then the watcher starts the program again."""
 MUST_LIVE_SECONDS: Final = 1
 SUPERVISOR: Final = "supervisord"
 
+_FAULT_SHUTTING_DOWN: Final = 6
 _FAULT_ALREADY_STARTED: Final = 60
 _FAULT_NOT_RUNNING: Final = 70
 
 
-class SupervisorAway(Exception):
-    """supervisord does not answer: it is not running, or not yet."""
+class SupervisorUnavailable(Exception):
+    """supervisord does not answer: it is not running, not yet, or shutting down."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """What supervisord says of one process; `uptime_seconds` and `pid` are 0 when it does not run."""
+    """One process as supervisord reports it; `uptime_seconds` and `pid` are 0 when it does not run."""
 
     name: str
     state: str
@@ -48,14 +49,14 @@ class ProcessState:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is no process, and supervisord will not make one by itself."""
+        """Whether there is no process, and supervisord will not start one by itself."""
         return self.state in {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
 
 
 def supervisor_configuration(
     layout: Layout, programs: Iterable[Program], commands: Mapping[str, tuple[str, ...]]
 ) -> str:
-    """supervisord's configuration file. It holds no secret: those are in the launch files."""
+    """Return supervisord's configuration file. It holds no secret: those are in the launch files."""
     sections = [
         _section(
             "supervisord",
@@ -85,7 +86,7 @@ def supervisor_configuration(
             startretries=str(START_RETRIES),
             stopsignal=program.stop_signal,
             stopwaitsecs=str(program.stop_wait_seconds),
-            # A clean stop is the leader's business: it knows its workers. SIGKILL goes to the whole group.
+            # The leader stops its workers by itself. SIGKILL goes to the whole group.
             stopasgroup="false",
             killasgroup="true",
             priority=str(priority),
@@ -115,25 +116,25 @@ def start_supervisor(layout: Layout) -> subprocess.Popen[bytes]:
 
 
 class Supervisor:
-    """The conversation with the supervisord of one stack. Methods raise SupervisorAway when it is gone."""
+    """The conversation with one stack's supervisord; raises SupervisorUnavailable when it does not answer."""
 
     def __init__(self, layout: Layout) -> None:
         self._socket = layout.supervisor_socket
 
-    def is_there(self) -> bool:
-        """Whether it answers."""
+    def is_available(self) -> bool:
+        """Return whether it answers."""
         try:
             self._call("supervisor.getState")
-        except SupervisorAway:
+        except SupervisorUnavailable:
             return False
         return True
 
     def pid(self) -> int:
-        """Its process."""
+        """Return the id of its process."""
         return int(self._call("supervisor.getPID"))
 
     def states(self) -> dict[str, ProcessState]:
-        """Every process, by its name."""
+        """Return the state of every process, by its name."""
         return {
             info["name"]: ProcessState(
                 info["name"],
@@ -146,17 +147,17 @@ class Supervisor:
 
     def start(self, name: str) -> None:
         """Have the process started, and do not wait for it; a process that runs goes on."""
-        with _let_pass(_FAULT_ALREADY_STARTED):
+        with _ignoring(_FAULT_ALREADY_STARTED):
             self._call("supervisor.startProcess", name, False)
 
     def stop(self, name: str) -> None:
         """Have the process stopped, and do not wait for it."""
-        with _let_pass(_FAULT_NOT_RUNNING):
+        with _ignoring(_FAULT_NOT_RUNNING):
             self._call("supervisor.stopProcess", name, False)
 
     def restart(self, name: str) -> None:
         """Have the process stopped, wait until it is gone, and have it started again."""
-        with _let_pass(_FAULT_NOT_RUNNING):
+        with _ignoring(_FAULT_NOT_RUNNING):
             self._call("supervisor.stopProcess", name, True)
         self.start(name)
 
@@ -170,14 +171,18 @@ class Supervisor:
             proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
             return getattr(proxy, method)(*arguments)
         except (OSError, HTTPException, xmlrpc.client.ProtocolError) as error:
-            raise SupervisorAway(f"supervisord does not answer at {self._socket}: {error}") from error
+            raise SupervisorUnavailable(f"supervisord does not answer at {self._socket}: {error}") from error
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == _FAULT_SHUTTING_DOWN:
+                raise SupervisorUnavailable("supervisord is shutting down") from fault
+            raise
         finally:
             transport.close()
 
 
 @contextmanager
-def _let_pass(code: int) -> Iterator[None]:
-    """Let supervisord's refusal `code` pass: what was asked for is so already."""
+def _ignoring(code: int) -> Iterator[None]:
+    """Ignore supervisord's refusal `code`: the process is already in the wanted state."""
     try:
         yield
     except xmlrpc.client.Fault as fault:

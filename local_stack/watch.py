@@ -1,6 +1,6 @@
-"""The watcher: ends and starts programs that live and do not do their work, as a process of the stack.
+"""The watcher: restarts programs that run and do not do their work, as a process of the stack.
 
-supervisord sees a process that ends; it does not see one that answers 503 for ever.
+supervisord sees a process that ends; it does not see one that only answers 503.
 """
 
 import sys
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Final
 
 from local_stack.layout import Layout
-from local_stack.program import Program, wrong_with
-from local_stack.supervision import ProcessState, Supervisor, SupervisorAway
+from local_stack.program import Program, health_problem
+from local_stack.supervision import ProcessState, Supervisor, SupervisorUnavailable
 
 WATCHER: Final = "watcher"
 CHECK_INTERVAL_SECONDS: Final = 5.0
 FAILURES_BEFORE_RESTART: Final = 6
-"""In a row: half a minute of wrong answers, or a minute and a half without one. A busy machine is no
-reason to restart anything: it would only have more to do."""
+"""In a row: half a minute of wrong answers, or a minute and a half without one. Restarts do not help a busy
+machine: it would only have more to do."""
 
 
 def watcher_program(layout: Layout, *, project_root: Path) -> Program:
-    """The watcher's own process; it is as healthy as its process."""
+    """Return the watcher's own process; it is as healthy as its process."""
     return Program(
         name=WATCHER,
         command=(sys.executable, "-m", "local_stack", "watch", "--directory", str(layout.root)),
@@ -35,16 +35,18 @@ def watcher_program(layout: Layout, *, project_root: Path) -> Program:
 def health_of(
     programs: Iterable[Program], states: dict[str, ProcessState], executor: ThreadPoolExecutor
 ) -> dict[str, str | None]:
-    """For every running program, None when it is healthy, else what is wrong; the checks run side by side.
+    """Return what is wrong with each running program, None when it is healthy; the checks run side by side.
 
-    A program whose health is asked of another one is left out while that one is not healthy itself.
+    A program whose health another one reports is left out while that one is not healthy itself.
     """
     running = [program for program in programs if program.name in states and states[program.name].runs]
-    answers = dict(zip((program.name for program in running), executor.map(wrong_with, running), strict=True))
+    answers = dict(
+        zip((program.name for program in running), executor.map(health_problem, running), strict=True)
+    )
     return {
         program.name: answers[program.name]
         for program in running
-        if program.health_is_asked_of is None or answers.get(program.health_is_asked_of, "") is None
+        if program.health_reporter is None or answers.get(program.health_reporter, "") is None
     }
 
 
@@ -58,7 +60,7 @@ class FailureCounts:
         """The process in which each program was healthy last."""
 
     def due(self, states: Mapping[str, ProcessState], health: Mapping[str, str | None]) -> list[str]:
-        """Take one round of answers in; the programs to be restarted now."""
+        """Count one round of answers; return the programs to be restarted now."""
         due = []
         for name, wrong in health.items():
             if wrong is None:
@@ -66,13 +68,15 @@ class FailureCounts:
                 self._failures[name] = 0
             elif not self._is_starting(states[name]):
                 self._failures[name] = self._failures.get(name, 0) + 1
+            if not self._programs[name].restart_when_unhealthy:
+                continue
             if self._failures.get(name, 0) >= FAILURES_BEFORE_RESTART:
                 self._failures[name] = 0
                 due.append(name)
         return due
 
     def _is_starting(self, state: ProcessState) -> bool:
-        """A new process has its time to become healthy for the first time."""
+        """Return whether the process is new and has never been healthy, and its deadline is not over."""
         return (
             self._was_healthy.get(state.name) != state.pid
             and state.uptime_seconds < self._programs[state.name].ready_deadline_seconds
@@ -86,7 +90,7 @@ def watch(
     *,
     interval_seconds: float = CHECK_INTERVAL_SECONDS,
 ) -> None:
-    """Check every program again and again, until supervisord is gone."""
+    """Check every program again and again, until supervisord does not answer any more."""
     supervisor = Supervisor(layout)
     counts = FailureCounts(programs)
     with ThreadPoolExecutor(max_workers=len(programs)) as executor:
@@ -100,8 +104,8 @@ def watch(
                     supervisor.restart(name)
                 for name, state in states.items():
                     if state.state == "FATAL":
-                        say(f"{name} ended again and again; it is started once more, see its log")
+                        say(f"{name} ended again and again and is started once more: see its log")
                         supervisor.start(name)
-            except SupervisorAway:
-                say("supervisord is gone, so there is nothing left to watch")
+            except SupervisorUnavailable:
+                say("supervisord is not running, so there is nothing left to watch")
                 return

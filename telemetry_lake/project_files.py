@@ -1,7 +1,7 @@
 """Where the files are that the project reads besides its code: sql/ and schemas/.
 
-In a clone they lie beside the packages. A packaged core (`telemetry_lake.spark_package`) is imported from a
-zip, in which nothing can be opened as a file: there they are unpacked first.
+In a clone they lie beside the packages. A packaged core (`deploy.spark_package`) is imported from a zip, in
+which nothing can be opened as a file: there they are unpacked first.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ _PRIVATE: Final = 0o40700
 
 
 def project_root() -> Path:
-    """The folder that holds sql/ and schemas/: the clone, or where they were unpacked.
+    """Return the folder that holds sql/ and schemas/: the clone, or where they were unpacked.
 
-    They are unpacked once a machine, user and package. Processes that start at the same time see a whole
-    folder or none. Raises ConfigurationError when somebody else owns the place.
+    They are unpacked once for each machine, user and package. Processes that start at the same time see a
+    whole folder or none. Raises ConfigurationError when the place belongs to another user.
     """
     loader = globals()["__loader__"]
     if not isinstance(loader, zipimporter):
@@ -49,3 +49,6 @@ def project_root() -> Path:
         except OSError:  # another process was quicker
             shutil.rmtree(unpacked)
     return root
+
+
+PROJECT_ROOT: Final = project_root()

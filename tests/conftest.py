@@ -1,8 +1,8 @@
-"""What every test shares: the real services of `stack_fixture`, and hypothesis without a stopwatch."""
+"""What every test shares: the real services of `lake_testing.stack`, and hypothesis without a stopwatch."""
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.stack_fixture", "tests.backfill.hdfs"]
+pytest_plugins = ["lake_testing.stack", "lake_testing.hdfs", "lake_testing.lake_of_roles"]
 
 # Tests assert what is computed, never how fast: a busy machine is no reason to fail.
 settings.register_profile("lake", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,7 +3,7 @@
 Reads pings of Firefox with `addonDetails.XPI`: for each add-on its name and measurements, those that end in
 `_MS` in milliseconds, and `scan_items`, the number of its files. Values are put into buckets that double
 every two steps (…, 64, 90.5, 128, …), so that they can be added up before they are sent around. When one
-measurement is no number, or longer than LONGEST_MS, the ping's entry of this add-on is left out.
+measurement is not a number, or longer than LONGEST_MS, the ping's entry of this add-on is left out.
 
 Output (CSV): application, operating system, major version, channel, add-on id, measurement, text, pings,
 mean, median and 95th percentile, the last two as the lower bounds of their buckets. For some lines the last

@@ -7,7 +7,7 @@ are.
 
 Output (CSV): submission date, application, version, channel, stack (`module+offset` separated by `|`), hangs,
 seconds altogether, median seconds of a hang, median minutes that Firefox had been running, median minutes
-that the system had. A median is empty when nobody sent it.
+that the system had. A median is empty when no ping has it.
 """
 
 import json
@@ -49,7 +49,7 @@ def reduce(key, values, context):
 
 
 def signature_of(stack, modules):
-    """The first frames in one line; empty when this is no stack."""
+    """Return the first frames in one line; empty when this is not a stack."""
     if not isinstance(stack, list):
         return ""
     frames = []
@@ -71,5 +71,5 @@ def module_name(modules, index):
 
 
 def element(values, index):
-    """The number at `index` of a list; None when there is none."""
+    """Return the number at `index` of a list, or None when the list has no number there."""
     return number(values[index]) if isinstance(values, list) and index < len(values) else None

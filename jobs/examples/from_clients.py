@@ -10,7 +10,7 @@ NUMBER_MAX = 2**53
 
 
 def inside(document, *names):
-    """What lies at the path `names`; None when it is not there, or something on the way is no object."""
+    """Return what lies at the path `names`, or None when a member of the path is missing or not an object."""
     for name in names:
         if not isinstance(document, dict):
             return None
@@ -19,7 +19,7 @@ def inside(document, *names):
 
 
 def members(document, *names):
-    """The members of the object at the path `names`, as (name, value); none when it is no object."""
+    """Return the members of the object at the path `names` as (name, value); empty if it is not an object."""
     value = inside(document, *names)
     return value.items() if isinstance(value, dict) else ()
 

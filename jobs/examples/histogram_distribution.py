@@ -20,7 +20,7 @@ def map(key, dimensions, value, context):
     found = inside(measurements(json.loads(value)), "histograms")
     for name in HISTOGRAMS:
         compact = inside(found, name)
-        # One that nobody knows the buckets of stays an object, as it came.
+        # One whose buckets are unknown stays an object, as it was sent.
         if isinstance(compact, list):
             counts = compact[:-SUMS_COUNT]
             context.write((name, dimensions[2], len(counts)), [1, *counts])

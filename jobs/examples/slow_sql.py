@@ -2,7 +2,7 @@
 
 Reads pings of Firefox with `slowSQL`: for the main thread and for all others, statements that took more than
 a moment (100 ms), each with how often it ran and how many milliseconds it took altogether. Text in quotes
-may be what somebody typed or visited: it is replaced by `:private` before anything is written, and
+may be what a user typed or visited: it is replaced by `:private` before anything is written, and
 statements that are the same from then on are counted together. Statements that ran less than
 INVOCATIONS_MIN_COUNT times are left out.
 

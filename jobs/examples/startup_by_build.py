@@ -26,7 +26,7 @@ from pyspark.sql.functions import count as count_of
 
 from jobs.spark_session import open_session
 from telemetry_lake.analysis import pings, plot_histograms, sum_histograms
-from telemetry_lake.settings import load_settings
+from telemetry_lake.settings import Role, load_settings
 
 # %% [markdown]
 # ## What to look at
@@ -50,7 +50,7 @@ chosen = options.parse_args([] if "ipykernel" in sys.modules else None)
 # that the result needs.
 
 # %%
-spark = open_session(load_settings(), "start-up time by build")
+spark = open_session(load_settings(role=Role.ANALYST), "start-up time by build")
 main_pings = pings(
     spark,
     document_type="main",
@@ -62,8 +62,8 @@ main_pings = pings(
 
 # %% [markdown]
 # ## Start-up time by build
-# All pings of a session tell how long it took to start, so we take the first ping of each. What is no number,
-# or more than ten minutes, is the mistake of a clock.
+# All pings of a session tell how long it took to start, so we take the first ping of each. What is not a
+# number, or more than ten minutes, is the mistake of a clock.
 
 # %%
 first_paint = "get_json_object(document, '$.payload.simpleMeasurements.firstPaint')"

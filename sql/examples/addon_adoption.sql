@@ -1,6 +1,6 @@
 -- Which add-ons do users have, and how many of them?
 --
--- How to read it: `percent_of_clients` is of the clients that told their add-ons. Add-ons that come with Firefox are
+-- How to read it: `percent_of_clients` is of the clients that list their add-ons. Add-ons that come with Firefox are
 -- left out. `versions` shows whether an update arrives.
 -- Cost: parses the documents of the main pings of yesterday and today, and opens the list of add-ons in each.
 WITH told AS (

@@ -1,7 +1,7 @@
 -- How many clients are in each branch of each experiment, and are the branches as large as they should be?
 --
 -- How to read it: `percent_of_experiment` of the experiment's clients are in the branch; branches of equal weight
--- that differ by much say that enrolling goes wrong. A client that changed its branch counts in both.
+-- that differ by much mean that enrolling goes wrong. A client that changed its branch counts in both.
 -- Cost: parses the documents of the main pings of a week.
 WITH enrolled AS (
     SELECT client_id, experiment.key AS experiment, experiment.value ->> '$.branch' AS branch

@@ -10,7 +10,7 @@ WITH filled AS (
         normalized_channel AS channel,
         concat_ws(' ', histogram.bucket_count, 'to', histogram.range_high, 'type', histogram.histogram_type)
             AS definition,
-        unnest(string_split(histogram.buckets, ',')::INTEGER[]) AS bucket_from,
+        unnest(string_split(histogram.buckets, ',')::BIGINT[]) AS bucket_from,
         unnest(string_split(histogram.counts, ',')::BIGINT[]) AS samples
     FROM (
         SELECT normalized_channel, unnest(histograms) AS histogram

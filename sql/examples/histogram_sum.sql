@@ -8,7 +8,7 @@ WITH buckets AS (
     SELECT
         concat_ws(' ', histogram.bucket_count, 'to', histogram.range_high, 'type', histogram.histogram_type)
             AS definition,
-        unnest(string_split(histogram.buckets, ',')::INTEGER[]) AS bucket_from,
+        unnest(string_split(histogram.buckets, ',')::BIGINT[]) AS bucket_from,
         unnest(string_split(histogram.counts, ',')::BIGINT[]) AS samples
     FROM (SELECT unnest(histograms) AS histogram FROM live.pings WHERE submission_date >= current_date - 1)
     WHERE histogram.name = 'GC_MS' AND histogram.process = 'parent' AND histogram.key IS NULL

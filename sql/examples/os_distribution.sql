@@ -1,7 +1,7 @@
 -- Which operating systems, and which versions of them, do our users have?
 --
--- How to read it: clients, not pings, so that nobody counts twice because he starts Firefox often. Who changed his
--- system within the week counts for both. `percent` is of all clients of the week.
+-- How to read it: clients, not pings, so that a client that starts Firefox often counts once. A client whose system
+-- changed within the week counts for both. `percent` is of all clients of the week.
 -- Cost: four small columns of a week, and counting the client ids in memory.
 SELECT
     normalized_os AS os,

@@ -2,7 +2,7 @@
 --
 -- How to read it: `repeated` pings have a document id that another ping of that day has as well; `kb_per_ping` is
 -- the size of a document once it is decompressed.
--- Cost: next to nothing, a job keeps these counts (derived.ping_counts).
+-- Cost: next to nothing; a job keeps these counts (derived.ping_counts).
 SELECT
     submission_date,
     namespace,

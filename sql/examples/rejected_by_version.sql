@@ -1,8 +1,8 @@
 -- Which versions of which application send pings that have to be rejected, and how large is their share?
 --
 -- How to read it: `percent_rejected` of what the version sent in the week did not become rows. A version that stands
--- out has a bug, or sends a type that nobody has described. The version is taken from the path, which generic
--- submissions do not have it in: theirs are counted by document type alone, as `(generic)`.
+-- out has a bug, or sends a type without a schema. The version is taken from the path; generic submissions do
+-- not have it there: theirs are counted by document type alone, as `(generic)`.
 -- Cost: three small columns of a week of live.pings and live.rejected_pings.
 WITH received AS (
     SELECT request.path AS path, document_type, false AS rejected

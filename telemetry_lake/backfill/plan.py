@@ -1,8 +1,8 @@
 """The plan of a backfill: which files it copies, cut into units of work.
 
 The archive is listed once. What was found is kept in the lake bucket and never changes: a `DatePlan` for each
-date, and last of all the `Manifest` that names them, written only if absent. So whoever plans the same again,
-at the same time or later, gets the plan that is there; a source that has changed since is a finding of
+date, and last of all the `Manifest` that names them, written only if absent. Planning the same again,
+at the same time or later, gives the plan that is there; a source that has changed since is a finding of
 the verification, not another plan. A backfill's id follows from what was asked for.
 """
 
@@ -14,23 +14,25 @@ from datetime import date, timedelta
 from itertools import product
 from typing import Annotated, Final, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
-from telemetry_lake.backfill.source import ProblemKind, SourceFile, SourceProblem, list_source, split_points
+from telemetry_lake.backfill.archive.source import (
+    ProblemKind,
+    SourceFile,
+    SourceProblem,
+    list_source,
+    split_points,
+)
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import MIB, SourceFormat, SourceSettings
+from telemetry_lake.settings import SourceFormat, SourceSettings
+from telemetry_lake.storage.records import Record
+from telemetry_lake.units import MIB
 
 UNIT_MAX_BYTES: Final = 128 * MIB
-"""So much is lost when a process dies, and so much is one line of progress."""
+"""How much of the source one unit has: what is lost with a process, and one line of progress."""
 UNIT_MAX_FILES: Final = 200
 UNDATED: Final = "undated"
 """Stands for a date in the names of what has none."""
-
-
-class Record(BaseModel):
-    """A JSON object in the lake bucket."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Archive(Record):
@@ -43,7 +45,7 @@ class Archive(Record):
 
     @classmethod
     def of(cls, source: SourceSettings) -> Self:
-        """The archive of the settings; ConfigurationError when they name none."""
+        """Return the archive of the settings; raises ConfigurationError when they name none."""
         if source.root_url is None:
             raise ConfigurationError(
                 "no historic archive is configured: give --root, or set "
@@ -58,11 +60,11 @@ class Archive(Record):
         )
 
     def settings(self, source: SourceSettings) -> SourceSettings:
-        """`source`, pointed at this archive."""
+        """Return `source`, pointed at this archive."""
         return source.model_copy(update=dict(self))
 
     def date_of_path(self, path: str) -> date | None:
-        """The date that the date pattern finds in the path of a file or a directory."""
+        """Return the date that the date pattern finds in the path of a file or a directory, or None."""
         found = re.search(self.date_pattern, f"{path}/")
         try:
             return None if found is None else date(*(int(found[part]) for part in ("year", "month", "day")))
@@ -89,12 +91,12 @@ class Selection(Record):
 
     @property
     def source_id(self) -> str:
-        """What a date of it is published under, once, by whichever backfill: 32 hexadecimal digits."""
+        """What a date of it is published under, once for all its backfills: 32 hexadecimal digits."""
         archive = "\n".join([self.archive.root_url, *self.archive.directories, UNDATED * self.undated])
         return hashlib.sha256(archive.encode()).hexdigest()[:32]
 
     def overlaps(self, other: "Selection") -> bool:
-        """Whether the two may copy the same files and would not notice: directories inside each other."""
+        """Return whether both may copy the same files without noticing: directories inside each other."""
         if self.source_id == other.source_id or self.undated != other.undated:
             return False
         if self.archive.root_url != other.archive.root_url or (
@@ -105,13 +107,13 @@ class Selection(Record):
         return any(_is_inside(one, two) or _is_inside(two, one) for one, two in pairs)
 
     def includes(self, day: date | None) -> bool:
-        """Whether a file of this date belongs to it."""
+        """Return whether a file of this date belongs to the selection."""
         if day is None or self.first is None or self.last is None:
             return self.undated and day is None
         return self.first <= day <= self.last
 
     def days(self) -> list[date]:
-        """The dates of the range; none when it is all about files without one."""
+        """Return the dates of the range; an empty list for files without a date."""
         if self.first is None or self.last is None:
             return []
         return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
@@ -130,7 +132,7 @@ class Problem(Record):
 
     @classmethod
     def of(cls, found: SourceProblem) -> Self:
-        """The same as a record."""
+        """Return the same as a record."""
         return cls(path=found.path, offset=found.offset, kind=found.kind, message=found.message)
 
 
@@ -145,7 +147,7 @@ class PlannedFile(Record):
 
     @classmethod
     def of(cls, file: SourceFile) -> Self:
-        """The same as a record."""
+        """Return the same as a record."""
         return cls(
             path=file.path,
             bytes=file.bytes,
@@ -155,7 +157,7 @@ class PlannedFile(Record):
         )
 
     def source_file(self) -> SourceFile:
-        """The same for the reader."""
+        """Return the file as the reader takes it."""
         return SourceFile(self.path, self.bytes, self.modified_ms, self.checksum, self.date)
 
 
@@ -218,7 +220,7 @@ class _Listed:
 def plan_dates(
     selection: Selection, source: SourceSettings, *, unit_max_bytes: int = UNIT_MAX_BYTES
 ) -> Iterator[DatePlan]:
-    """List the archive and cut it into units; a plan for each date of the selection, also for an empty one.
+    """List the archive and cut it into units; yields a plan for each date of the selection, even if empty.
 
     Raises what `list_source` raises.
     """
@@ -233,28 +235,28 @@ def plan_dates(
             listed[day].files.append(PlannedFile.of(found))
         else:
             listed[day].problems.append(Problem.of(found))
-    for day, of_day in listed.items():
-        if not of_day.files and not of_day.problems:
+    for day, found_of_day in listed.items():
+        if not found_of_day.files and not found_of_day.problems:
             message = "no file of this date" if day else "no file without a date"
-            of_day.problems.append(
+            found_of_day.problems.append(
                 Problem(path="", offset=None, kind=ProblemKind.MISSING_DIRECTORY, message=message)
             )
         yield DatePlan(
             date=day,
-            files=tuple(of_day.files),
-            units=tuple(cut_into_units(day, of_day.files, unit_max_bytes)),
-            problems=tuple(of_day.problems),
+            files=tuple(found_of_day.files),
+            units=tuple(cut_into_units(day, found_of_day.files, unit_max_bytes)),
+            problems=tuple(found_of_day.problems),
         )
 
 
 def cut_into_units(day: date | None, files: Sequence[PlannedFile], unit_max_bytes: int) -> Iterator[Unit]:
-    """Small files together, large ones cut; the same files and limit give the same units."""
+    """Put small files together and cut large ones; the same files and limit give the same units."""
     for number, slices in enumerate(_groups(_slices(files, unit_max_bytes), unit_max_bytes)):
         yield Unit(name=f"{day or UNDATED}-{number:06d}", slices=tuple(slices))
 
 
 def directories_of(files: Iterable[PlannedFile]) -> tuple[str, ...]:
-    """The directories that these files are in, without those that are inside another one of them."""
+    """Return the directories of these files, without those that are inside another one of them."""
     kept: list[str] = []
     for directory in sorted({file.path.rpartition("/")[0] for file in files}):
         if not any(_is_inside(directory, other) for other in kept):

@@ -9,7 +9,7 @@ from telemetry_lake.backfill.journal import Journal
 from telemetry_lake.backfill.plan import Manifest
 from telemetry_lake.backfill.tally import Tally
 from telemetry_lake.backfill.verify import Verification
-from telemetry_lake.settings import MIB
+from telemetry_lake.units import MIB
 
 RATE_WINDOW: Final = timedelta(minutes=15)
 """Rates are those of the last units: nights and throttles change them."""
@@ -46,7 +46,7 @@ class Progress:
 
 
 def progress(manifest: Manifest, tallies: Iterable[Tally]) -> Progress:
-    """The progress that these tallies of a backfill show."""
+    """Return the progress that these tallies of a backfill show."""
     done = list(tallies)
     recent = _recent(done)
     seconds = _seconds(recent)
@@ -64,7 +64,7 @@ def progress(manifest: Manifest, tallies: Iterable[Tally]) -> Progress:
 def date_states(
     journal: Journal, manifest: Manifest, days: Sequence[date], tallies: Mapping[str, Tally]
 ) -> Iterator[str]:
-    """A line for each date: how many of its units are copied, and how far it is on its way to the tables."""
+    """Yield a line for each date: how many units are copied, and how far it is on its way to the tables."""
     units = {reference.date: reference.units for reference in manifest.dates}
     for day in days:
         done = [tally for tally in tallies.values() if tally.unit.startswith(day.isoformat())]
@@ -100,7 +100,7 @@ def _recent(tallies: list[Tally]) -> list[Tally]:
 
 
 def _seconds(tallies: list[Tally]) -> float:
-    """For how long at least one of the units was worked on."""
+    """Return for how many seconds at least one of the units was worked on."""
     total = timedelta()
     covered: datetime | None = None
     for start, end in sorted((tally.started_at, tally.finished_at) for tally in tallies):

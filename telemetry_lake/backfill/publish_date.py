@@ -3,8 +3,8 @@
 The publication of a date is decided once: an object that lists its files, written only if absent, under the
 archive and the date and not under the backfill, so that a second backfill of the same archive finds it.
 Then one Iceberg commit a table, pings first, makes the files visible; each is the compare-and-swap of
-`telemetry_lake.publish`, which finds its own commit again after a death or a lost answer. A record closes
-it. Whoever publishes the date again goes on where that stopped.
+`telemetry_lake.tables.commits`, which finds its own commit again after a failure or a lost answer. A record
+closes it. Publishing the date again goes on where that stopped.
 
 Undoing notes first that the publication is not to be there any more, then takes its rows out, and may be
 repeated. The next publication of the date has the next number. A publication that is under way while it
@@ -18,23 +18,24 @@ from typing import Final
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import BooleanExpression
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from telemetry_lake.backfill.journal import Committed, Decision, Journal, Undone
 from telemetry_lake.backfill.verify import Verification
-from telemetry_lake.batch import Publication
 from telemetry_lake.columns import RAW_OBJECT, SUBMISSION_DATE
 from telemetry_lake.failures import FatalError, GateFailed, RetriableError
-from telemetry_lake.object_keys import historic_rows_prefix
-from telemetry_lake.publish import (
-    RETRY_WAIT_MAX_SECONDS,
+from telemetry_lake.settings import DrainSettings
+from telemetry_lake.storage.object_keys import historic_rows_prefix
+from telemetry_lake.tables.catalog_failures import explained
+from telemetry_lake.tables.commits import (
     TABLES_IN_ORDER,
     UNDECIDED,
     commit_once,
-    only_as_loaded,
+    forbid_commit_retry,
+    retrying,
 )
-from telemetry_lake.row_filters import all_of, equal_to, starts_with
-from telemetry_lake.settings import DrainSettings
+from telemetry_lake.tables.expressions import all_of, equal_to, starts_with
+from telemetry_lake.tables.late_files import with_young_files
+from telemetry_lake.tables.staged import Publication
 
 UNDONE_PROPERTY: Final = "telemetry-lake.undone"
 """The name of a publication in the summary of the snapshot that took its rows out."""
@@ -55,7 +56,7 @@ def raise_if_stopped(report: Verification | None, accepted: Mapping[str, object]
     if missing := sorted(set(report.losses) - set(accepted)):
         counts = ", ".join(f"{loss} ({report.losses[loss]})" for loss in missing)
         raise GateFailed(
-            f"{day}: losses that nobody has accepted: {counts}. Mend the archive and plan the date again "
+            f"{day}: losses that are not accepted: {counts}. Mend the archive and plan the date again "
             f'with another --label, or publish with --accept-losses {",".join(missing)} --because "…"'
         )
 
@@ -73,7 +74,7 @@ class DatePublisher:
         self._backfill = backfill
 
     def decided(self, day: date) -> Decision | None:
-        """What the date's publication consists of, when that is decided and not undone.
+        """Return what the date's publication consists of, or None while none is decided that holds.
 
         Raises FatalError when it is that of another backfill.
         """
@@ -87,14 +88,14 @@ class DatePublisher:
         return decision
 
     def next_number(self, day: date) -> int:
-        """The number of a publication that is about to be decided; what an undone one left is gone then."""
+        """Return the number of the publication to decide next; removes what undone ones left."""
         number = self._journal.publication_number(self._source, day)
         if number:
             self._remove(day, f"before {number}")
         return number
 
     def decide(self, decision: Decision) -> Decision:
-        """Decide what the publication consists of, unless somebody did; raises what `decided` raises."""
+        """Decide what the publication consists of, unless that is decided; raises what `decided` raises."""
         self._journal.decide(self._source, decision)
         decided = self.decided(decision.date)
         if decided is None:
@@ -102,10 +103,10 @@ class DatePublisher:
         return decided
 
     def commit(self, decision: Decision) -> Committed:
-        """Commit a decided publication to its tables unless that was done; where it is.
+        """Commit a decided publication to its tables unless that was done; returns where it is.
 
-        Raises RetriableError when the catalog stays away or too busy, and FatalError when the publication was
-        undone meanwhile.
+        Raises RetriableError when the catalog stays unavailable or too busy, and FatalError when the
+        publication was undone meanwhile.
         """
         done = self._journal.committed(self._source, decision.date, decision.number)
         if done is None:
@@ -116,10 +117,14 @@ class DatePublisher:
                 rows=decision.rows,
                 quarantined={},
             )
+            # A unit may have been copied any number of days before.
+            publication = with_young_files(
+                self._settings, self._catalog, publication, decision.decided_at, now=datetime.now(UTC)
+            )
             snapshots = {
                 table: commit_once(self._settings, self._catalog, table, publication, decision.decided_at)
                 for table in TABLES_IN_ORDER
-                if decision.files.get(table)
+                if publication.files.get(table)
             }
             self._count(decision)
             committed = Committed(committed_at=datetime.now(UTC), snapshots=snapshots)
@@ -130,7 +135,7 @@ class DatePublisher:
         return done
 
     def undo(self, day: date) -> int:
-        """Take everything that this backfill published of a date out of the tables; how many rows that were.
+        """Take what this backfill published of a date out of the tables; returns how many rows that were.
 
         Raises what `commit` raises, and FatalError when another backfill published the date.
         """
@@ -151,7 +156,7 @@ class DatePublisher:
                 )
 
     def _rows(self, day: date) -> BooleanExpression:
-        """What this backfill has of a date in any table."""
+        """Return the filter for what this backfill has of a date in any table."""
         return all_of(
             [
                 equal_to(SUBMISSION_DATE, day.isoformat()),
@@ -160,25 +165,22 @@ class DatePublisher:
         )
 
     def _remove(self, day: date, publication: str) -> int:
-        return sum(self._remove_from(table, day, publication) for table in TABLES_IN_ORDER)
+        settings = self._settings
+        return sum(
+            retrying(settings)(self._remove_from, table, day, publication) for table in TABLES_IN_ORDER
+        )
 
     def _remove_from(self, name: str, day: date, publication: str) -> int:
+        """Delete what this backfill has of a date in the table `name`; returns how many rows that were."""
         rows = self._rows(day)
-        for attempt in Retrying(
-            retry=retry_if_exception_type(RetriableError),
-            stop=stop_after_attempt(self._settings.commit_max_attempts),
-            wait=wait_random_exponential(multiplier=0.05, max=RETRY_WAIT_MAX_SECONDS),
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    table = self._catalog.load_table(name)
-                    count = table.scan(row_filter=rows).count()
-                    if count:
-                        with only_as_loaded(table).transaction() as transaction:
-                            transaction.delete(rows, {UNDONE_PROPERTY: publication})
-                except UNDECIDED as error:
-                    _log.warning("undoing %s in %s: looking again after: %s", day, name, error)
-                    raise RetriableError(f"taking {day} out of {name}: {error}") from error
-                return count
-        raise AssertionError("a retry ends with a result or an error")
+        try:
+            table = self._catalog.load_table(name)
+            count = table.scan(row_filter=rows).count()
+            if count:
+                forbid_commit_retry(table)
+                with table.transaction() as transaction:
+                    transaction.delete(rows, {UNDONE_PROPERTY: publication})
+        except UNDECIDED as error:
+            _log.warning("undoing %s in %s: looking again after: %s", day, name, error)
+            raise explained(f"taking {day} out of {name}", error) from error
+        return count

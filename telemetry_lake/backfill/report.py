@@ -7,13 +7,13 @@ from telemetry_lake.backfill.journal import AcceptedLoss
 from telemetry_lake.backfill.verify import Verification
 
 LINES_MAX: Final = 50
-"""So many units, problems and differences are printed; the JSON has more."""
+"""How many units, problems and differences are printed; the JSON has all of them."""
 
 _UNIT_COLUMNS: Final = ("unit", "records", "converted", "rejected", "left out", "documents", "bytes", "")
 
 
 def report_text(report: Verification, accepted: Mapping[str, AcceptedLoss]) -> str:
-    """The whole report of a date."""
+    """Return the whole report of a date."""
     return "\n".join(_lines(report, accepted))
 
 

@@ -1,28 +1,31 @@
 """What a finished unit leaves behind: its tally, and an index of its records.
 
-The tally is written only if absent. Whoever copies a unit stages files under names of their own and then
+The tally is written only if absent. Each copy of a unit stages files under names of its own and then
 writes the tally; the first one decides which files the unit consists of, and what others staged is never
-looked at. So a unit that was copied twice, by two runs at once or again after a death, counts once.
+looked at. So a unit that was copied twice, by two runs at once or again after a failure, counts once.
 
 The index has a row for each record and is what duplicates are found with; Parquet, because it is large.
 """
 
 from datetime import date
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from pydantic import AwareDatetime
 
-from telemetry_lake.backfill.plan import Problem, Record
+from telemetry_lake.backfill.plan import Problem
+from telemetry_lake.storage.records import Record
+from telemetry_lake.tables.staged import StagedFile
 
 PROBLEMS_MAX: Final = 1_000
-"""So many problems of a unit are kept one by one; all of them are counted."""
+"""How many problems of a unit are kept one by one; all of them are counted."""
 
-_INDEX_FIELDS: "Final[list[pa.Field[Any]]]" = [
+_INDEX_FIELDS: "Final[list[pa.Field[pa.DataType]]]" = [
     pa.field("raw_object", pa.string()),
     pa.field("position", pa.int64()),
     pa.field("submission_date", pa.date32()),
     pa.field("document_id", pa.binary()),
+    pa.field("document_type", pa.string()),
     pa.field("content", pa.binary()),
     pa.field("error_type", pa.string()),
     pa.field("path", pa.string()),
@@ -31,18 +34,8 @@ _INDEX_FIELDS: "Final[list[pa.Field[Any]]]" = [
 ]
 INDEX_SCHEMA: Final = pa.schema(_INDEX_FIELDS)
 """A row for each record: where it is in the tables (`raw_object`, `position`), the document id in lower case,
-the hash of its content, why it was rejected (null when it was converted), and where it is in the source:
-`path`, `offset`, and `number` for the reader's index behind the offset."""
-
-
-class StagedFile(Record):
-    """A Parquet file that no snapshot names: its table, the submission date of its rows, and its size."""
-
-    uri: str
-    table: str
-    date: date
-    rows: int
-    bytes: int
+the document type that it names, the hash of its content, why it was rejected (null when it was converted),
+and where it is in the source: `path`, `offset`, and `number` for the reader's index behind the offset."""
 
 
 class DateTally(Record):
@@ -70,7 +63,7 @@ class Seconds(Record):
 
 
 class Tally(Record):
-    """What a unit came to."""
+    """The result of copying a unit."""
 
     unit: str
     source_bytes: int
@@ -79,6 +72,8 @@ class Tally(Record):
     seconds: Seconds
     files: tuple[StagedFile, ...]
     index_key: str
+    has_types: bool = False
+    """Whether the index says the document types; that of an earlier version does not."""
     dates: dict[date, DateTally]
     problems: dict[date, tuple[Problem, ...]]
     """By date; those of a file without a date count for that of its modification."""
@@ -88,4 +83,4 @@ class Tally(Record):
     @property
     def records(self) -> int:
         """How many records were read."""
-        return sum(of_date.records for of_date in self.dates.values())
+        return sum(day_tally.records for day_tally in self.dates.values())

@@ -1,4 +1,4 @@
-"""The proof that a date has arrived, before anybody sees it.
+"""The proof that a date has arrived, before readers see it.
 
 For each unit the records of the source are compared with what was staged: counts, bytes, document ids,
 dates, and the digest over document ids and contents (`digest`). Then the source is listed once more. Every
@@ -10,7 +10,7 @@ difference is a line of the report and belongs to a class:
 - *Loss*. Every kind of problem with the archive (`ProblemKind`), and `conflicting`: a converted record whose
   document id came before with other content. A person may accept a class of losses for a date; that is
   recorded, and then the date can be published.
-- *Unexplained*: a unit that was not copied, and anything that does not add up. Nobody can accept that.
+- *Unexplained*: a unit that was not copied, and anything that does not add up. That cannot be accepted.
 """
 
 from collections import Counter
@@ -21,18 +21,19 @@ from typing import Final
 
 from pydantic import AwareDatetime
 
-from telemetry_lake.backfill.check_unit import UnitCheck
-from telemetry_lake.backfill.digest import Digest
-from telemetry_lake.backfill.plan import DatePlan, PlannedFile, Problem, Record, Unit
-from telemetry_lake.backfill.source import ProblemKind
+from telemetry_lake.backfill.archive.source import ProblemKind
+from telemetry_lake.backfill.plan import DatePlan, PlannedFile, Problem, Unit
 from telemetry_lake.backfill.tally import Tally
+from telemetry_lake.backfill.units.check_unit import UnitCheck
+from telemetry_lake.backfill.units.digest import Digest
+from telemetry_lake.storage.records import Record
 
 LIVE_WINDOW_DAYS: Final = 1
 """A ping that arrived live and a document of the archive are the same when their dates are so close."""
 
 
 class LeftOut(StrEnum):
-    """Why a record that was staged goes into no table."""
+    """Why a record that was staged does not go into a table."""
 
     DUPLICATE = "duplicate"
     CONFLICTING = "conflicting"
@@ -111,7 +112,7 @@ class Verification(Record):
     unexplained: tuple[str, ...]
 
     def total(self, column: str) -> int:
-        """The sum of one of the numbers of the units."""
+        """Return the sum of one of the numbers of the units."""
         return sum(getattr(line, column) for line in self.units)
 
 
@@ -139,7 +140,7 @@ def verify_date(
         for unit in units
     ]
     copied = [tallies[unit.name] for unit in units if unit.name in tallies]
-    of_date = [tally.dates[day] for tally in copied if day in tally.dates]
+    day_tallies = [tally.dates[day] for tally in copied if day in tally.dates]
     written = [check.written for check in checks.values()]
     problems = [] if plan is None else [*plan.problems, *compare_listings(plan, listed_now)]
     losses = Counter(problem.kind.value for problem in problems)
@@ -165,11 +166,11 @@ def verify_date(
         left_out=dict(sorted(reasons.items())),
         document_ids=duplicates.document_ids,
         converted_digest=DigestPair(
-            source=_sum(int(tallied.converted_digest, 16) for tallied in of_date),
+            source=_sum(int(tallied.converted_digest, 16) for tallied in day_tallies),
             written=_sum(found.converted_digest.value for found in written),
         ),
         rejected_digest=DigestPair(
-            source=_sum(int(tallied.rejected_digest, 16) for tallied in of_date),
+            source=_sum(int(tallied.rejected_digest, 16) for tallied in day_tallies),
             written=_sum(found.rejected_digest.value for found in written),
         ),
         first_date=min(ends, default=None),
@@ -181,7 +182,7 @@ def verify_date(
 
 
 def compare_listings(plan: DatePlan, listed_now: Iterable[PlannedFile]) -> Iterator[Problem]:
-    """What has changed in the source since a date was planned."""
+    """Yield what has changed in the source since a date was planned."""
     planned = {file.path: file for file in plan.files}
     for file in listed_now:
         before = planned.pop(file.path, None)
@@ -215,11 +216,11 @@ def _line(
         )
     source, written = tally.dates.get(day), check.written
     records, size = (source.records, source.bytes) if source else (0, 0)
-    converted = written.converted - sum(of.count for of in left_out if of.error_type is None)
+    converted = written.converted - sum(entry.count for entry in left_out if entry.error_type is None)
     rejected = written.rejected.total() - _rejected_and_left_out(left_out).total()
     reasons = Counter[str]()
-    for of in left_out:
-        reasons[of.reason.value] += of.count
+    for entry in left_out:
+        reasons[entry.reason.value] += entry.count
     unexplained = list(check.differences)
     if (more := check.difference_count - len(check.differences)) > 0:
         unexplained.append(f"and {more} records more")
@@ -255,11 +256,11 @@ def _line(
 
 
 def _rejected_and_left_out(left_out: Iterable[LeftOutCount]) -> "Counter[str]":
-    """The records that would be rejected rows, by error type."""
+    """Return the number of records that would be rejected rows, by error type."""
     counts = Counter[str]()
-    for of in left_out:
-        if of.error_type is not None:
-            counts[of.error_type] += of.count
+    for entry in left_out:
+        if entry.error_type is not None:
+            counts[entry.error_type] += entry.count
     return counts
 
 

@@ -7,86 +7,115 @@ column has what was there, so that a row explains itself however schemas change 
     {"/clientId": "client_id", "/version": "document_version:integer", "/payload/histograms": "histograms"}
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import orjson
 
 from telemetry_lake import columns
-from telemetry_lake.convert.document_schemas import Extraction
-from telemetry_lake.convert.histograms import KEYED, PARENT_PROCESS, PLAIN, Json, restored_histogram
+from telemetry_lake.convert.extraction import EXTRACTED_COLUMNS, Extraction
+from telemetry_lake.documents.restore import INTEGER, LIFTED_REMEMBERED
+from telemetry_lake.documents.text import without_halves
 from telemetry_lake.failures import ErrorType, PingRejected, Stage
+from telemetry_lake.histograms.stored import Json
 
-INTEGER: Final = ":integer"
-"""After a column's name: the document had its value as a JSON integer."""
-LIFTED_REMEMBERED: Final = 1_024
-
-HistogramSource = tuple[bool, str]
-"""Which histograms of a row: whether they have keys, and the process."""
-Decide = Callable[[str | None], str]
-"""Turns what a ping says into the value of a dimension."""
+Decide = Callable[[str], str | None]
+"""Turns what a ping sent for a dimension, or as its client id, into the value of its column."""
 
 _IDENTITY: Final = frozenset({columns.DOCUMENT_ID, columns.DOCUMENT_TYPE, columns.DOCUMENT_VERSION})
 """Known before the document is lifted; a field of the document can only repeat them."""
 
 
+class _Field(NamedTuple):
+    """A field that can fill a column."""
+
+    pointer: str
+    parents: str
+    """The pointer without its last name and without its first slash."""
+    name: str
+
+
+class _Source(NamedTuple):
+    """How a column is filled."""
+
+    number: int
+    """Of the column in `EXTRACTED_COLUMNS`."""
+    column: str
+    is_identity: bool
+    is_client_id: bool
+    decide: Decide | None
+    fields: tuple[_Field, ...]
+
+
 class Lifter:
     """Fills the columns of one document type."""
 
-    def __init__(self, extraction: Extraction, dimensions: Mapping[str, Decide]) -> None:
-        self._constants = extraction.constants
+    def __init__(self, extraction: Extraction, decide: Mapping[str, Decide]) -> None:
+        """`decide` says for each dimension, and for the client id, what its column will hold of a value."""
+        self._constants = [
+            (EXTRACTED_COLUMNS.index(column), value) for column, value in extraction.constants.items()
+        ]
         self._sources = [
-            (
+            _Source(
+                EXTRACTED_COLUMNS.index(column),
                 column,
-                dimensions.get(column),
-                [(pointer, *pointer[1:].rpartition("/")[::2]) for pointer in pointers],
+                column in _IDENTITY,
+                column == columns.CLIENT_ID,
+                decide.get(column),
+                tuple(_Field(pointer, *pointer[1:].rpartition("/")[::2]) for pointer in pointers),
             )
             for column, pointers in extraction.columns.items()
         ]
 
-    def lift(
-        self, document: Json, known: Mapping[str, str | None]
-    ) -> tuple[dict[str, str | None], list[tuple[str, str]]]:
-        """What the ping says for each column, and where in `document`, which loses it, that was.
+    def lift(self, document: Json, sent: list[str | None]) -> list[tuple[str, str]]:
+        """Move what fills a column from `document` into `sent`.
 
-        `known` is what the path says; the document itself and the constants of its type come before it.
-        Dimensions are as the ping says them, and stay in the document if that will not be their value.
+        `sent` has a value for each of `EXTRACTED_COLUMNS`, as the path of the ping says them. The constants
+        of the type and the document come before it. Dimensions are filled in as they were sent. They and the
+        client id stay in the document if their column will not hold what was sent.
+        Returns the places in `document` that were emptied, each with its entry for the column `lifted`.
         Raises PingRejected with `invalid_value` when a field is not what its column can hold.
         """
-        said = {**known, **self._constants}
+        for number, constant in self._constants:
+            sent[number] = constant
         lifted: list[tuple[str, str]] = []
         holders: dict[str, Json] = {"": document}
-        for column, decide, sources in self._sources:
-            for pointer, parents, field in sources:
+        for number, column, is_identity, is_client_id, decide, fields in self._sources:
+            for pointer, parents, name in fields:
                 holder = holders.get(parents)
                 if holder is None:
                     holder = holders[parents] = _object_at(document, parents)
-                value = holder.get(field)
+                value = holder.get(name)
                 if value is None:
                     continue
-                if column not in _IDENTITY:
-                    if not isinstance(value, str):
-                        raise PingRejected(
-                            ErrorType.INVALID_VALUE,
-                            f"{pointer}: the value is not of type string",
-                            stage=Stage.CONVERT,
-                        )
-                    said[column] = value
-                stored = said[column] if decide is None else decide(said[column])
+                if is_identity:
+                    if type(value) is int and str(value) == sent[number]:
+                        lifted.append((pointer, column + INTEGER))
+                        del holder[name]
+                        break
+                    stored = sent[number]
+                elif isinstance(value, str):
+                    text = value if value.isascii() else without_halves(value)
+                    stored = text if decide is None else decide(text)
+                    sent[number] = stored if is_client_id else text
+                else:
+                    raise _not_a_string(pointer)
                 if value == stored:
                     lifted.append((pointer, column))
-                    del holder[field]
-                elif type(value) is int and str(value) == stored:
-                    lifted.append((pointer, column + INTEGER))
-                    del holder[field]
+                    del holder[name]
                 break
-        return said, lifted
+        return lifted
+
+
+def _not_a_string(pointer: str) -> PingRejected:
+    return PingRejected(
+        ErrorType.INVALID_VALUE, f"{pointer}: the value is not of type string", stage=Stage.CONVERT
+    )
 
 
 def _object_at(document: Json, parents: str) -> Json:
-    """The object at a path of names; an empty one when there is none."""
+    """Return the object at a path of names; an empty one when there is no object."""
     holder: object = document
     for part in parents.split("/"):
         holder = holder.get(part) if isinstance(holder, dict) else None
@@ -95,60 +124,5 @@ def _object_at(document: Json, parents: str) -> Json:
 
 @lru_cache(maxsize=LIFTED_REMEMBERED)
 def lifted_text(lifted: Sequence[tuple[str, str]]) -> str:
-    """The value of the column `lifted`; most pings of a type share one."""
+    """Return the value of the column `lifted`; most pings of a type share one."""
     return orjson.dumps(dict(lifted)).decode()
-
-
-def restore_document(row: Mapping[str, Any]) -> Json:
-    """The document of a row of `live.pings` as it was sent, of its columns and of what is left of it.
-
-    `row` is the row as Python values (`pyarrow.Table.to_pylist`), with the columns that `lifted` names.
-    Numbers compare equal to those sent: 523 may come back for 523.0.
-    """
-    document: Json = json.loads(row[columns.DOCUMENT])
-    histograms: dict[HistogramSource, list[Mapping[str, Any]]] = {}
-    for histogram in row[columns.HISTOGRAMS]:
-        histograms.setdefault((histogram["key"] is not None, histogram["process"]), []).append(histogram)
-
-    def fill(container: Json, source: HistogramSource) -> None:
-        for histogram in histograms[source]:
-            _put_back(container, histogram)
-
-    put_back(document, row, fill)
-    return document
-
-
-def put_back(document: Json, row: Mapping[str, Any], fill: Callable[[Json, HistogramSource], None]) -> None:
-    """Put everything back into what is left of a document: fields from their columns, histograms by `fill`.
-
-    `fill` is given each object that histograms were lifted from, and says what was in it.
-    """
-    for parents, field, column, qualifier in _lifted_places(row[columns.LIFTED]):
-        holder: Any = document
-        for part in parents:
-            holder = holder[part]
-        if column in (PLAIN, KEYED):
-            if not isinstance(holder[field], dict):
-                raise TypeError(f"{field} is no object that histograms were lifted from")
-            fill(holder[field], (column == KEYED, qualifier or PARENT_PROCESS))
-        else:
-            holder[field] = int(row[column]) if qualifier else row[column]
-
-
-@lru_cache(maxsize=LIFTED_REMEMBERED)
-def _lifted_places(lifted: str) -> list[tuple[list[str], str, str, str]]:
-    """What the column `lifted` says: names of parents, field, column, and what stands behind its name."""
-    places = []
-    for pointer, source in json.loads(lifted).items():
-        *parents, field = (part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
-        column, _, qualifier = source.partition(":")
-        places.append((parents, field, column, qualifier))
-    return places
-
-
-def _put_back(container: dict[str, Any], row: Mapping[str, Any]) -> None:
-    label = row["name"]
-    if row["key"] is not None:
-        container = container.setdefault(label, {})
-        label = row["key"]
-    container[label] = restored_histogram(row, container.get(label))

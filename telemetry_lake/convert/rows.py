@@ -1,72 +1,27 @@
 """Converted and rejected pings on their way from Python values to Arrow tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from telemetry_lake import columns
-from telemetry_lake.convert.arrays import Array, of_bytes, of_integers, of_maps, of_texts
+from telemetry_lake.convert.arrays import Array, of_bytes, of_integers, of_series, of_texts
+from telemetry_lake.convert.captured import CapturedRequests
+from telemetry_lake.convert.derivation.derived import SENT_COLUMNS
+from telemetry_lake.convert.extraction import EXTRACTED_COLUMNS
+from telemetry_lake.convert.lift import lifted_text
+from telemetry_lake.convert.ping import Ping
+from telemetry_lake.documents.text import without_halves
 from telemetry_lake.failures import PingRejected
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definition
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definition
 
 PINGS_SCHEMA: Final = table_definition(LIVE_PINGS).arrow_schema()
 REJECTED_SCHEMA: Final = table_definition(LIVE_REJECTED_PINGS).arrow_schema()
 
-
-class Request(NamedTuple):
-    """The captured request, without its body and without the client's address."""
-
-    position: int
-    """Row of the ping in its raw object."""
-    row: int
-    """Row of the ping in its record batch."""
-    path: str
-    query: str
-    host: str
-    headers: dict[str, str]
-
-
-@dataclass(slots=True)
-class Identity:
-    """What is known of a ping so far, for the row of one that gets no further."""
-
-    document_id: str | None = None
-    namespace: str | None = None
-    document_type: str | None = None
-    document_version: str | None = None
-
-
-class Rows:
-    """Rows of one of the two tables."""
-
-    def __init__(self, schema: pa.Schema, value_columns: Sequence[str]) -> None:
-        """`value_columns` are those whose values come one by one, in the order they come in."""
-        self._schema = schema
-        self._value_columns = value_columns
-        self._requests: list[Request] = []
-        self._values: list[Sequence[object]] = []
-
-    def __len__(self) -> int:
-        return len(self._requests)
-
-    def add(self, request: Request, values: Sequence[object]) -> None:
-        """Append one row."""
-        self._requests.append(request)
-        self._values.append(values)
-
-    def table(self, raw_object: str, batch: pa.RecordBatch, nested: Mapping[str, Array]) -> pa.Table:
-        """The rows as a table with the schema of its definition, of the record batch they come from."""
-        if not self._requests:
-            return pa.Table.from_batches([], self._schema)
-        arrays = _captured(raw_object, batch, self._requests)
-        arrays.update(nested)
-        for column, values in zip(self._value_columns, zip(*self._values, strict=True), strict=True):
-            arrays[column] = _array(values, self._schema.field(column).type)
-        return pa.Table.from_arrays([arrays[name] for name in self._schema.names], schema=self._schema)
-
+_FIRST_OF_DOCUMENT: Final = EXTRACTED_COLUMNS.index(columns.REASON)
+"""Those before it are known of a ping before its document is lifted."""
 
 PING_VALUES: Final = (
     columns.DOCUMENT_ID,
@@ -78,19 +33,16 @@ PING_VALUES: Final = (
     columns.APP_UPDATE_CHANNEL,
     columns.APP_VERSION,
     columns.APP_BUILD_ID,
-    columns.NORMALIZED_CHANNEL,
     columns.OS,
     columns.OS_VERSION,
-    columns.NORMALIZED_OS,
     columns.ARCHITECTURE,
-    columns.COUNTRY,
     columns.CLIENT_ID,
-    columns.SAMPLE_ID,
     columns.UNKNOWN_HISTOGRAMS,
     columns.DOCUMENT,
     columns.LIFTED,
     columns.DOCUMENT_BYTES,
 )
+"""What the conversion says of a ping, in this order; dimensions as they were sent."""
 REJECTED_VALUES: Final = (
     columns.DOCUMENT_ID,
     columns.NAMESPACE,
@@ -102,58 +54,97 @@ REJECTED_VALUES: Final = (
     columns.SCHEMA_PATH,
     columns.BODY,
 )
+"""What the conversion says of a ping that it rejects, in this order."""
+
+
+class Rows:
+    """Rows of one of the two tables while they are collected."""
+
+    def __init__(self, schema: pa.Schema, value_columns: Sequence[str]) -> None:
+        """`value_columns` are those whose values are added, in the order in which they are added."""
+        self._schema = schema
+        self._value_columns = value_columns
+        self._values: list[Sequence[object]] = []
+        self._places: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def add(self, place: int, values: Sequence[object]) -> None:
+        """Append the row of the ping in the row `place` of the record batch."""
+        self._places.append(place)
+        self._values.append(values)
+
+    def table(
+        self,
+        raw_object: str,
+        requests: CapturedRequests,
+        nested: Mapping[str, Array],
+        derived: Sequence[pl.Expr],
+    ) -> pa.Table:
+        """Return the rows as a table with the schema of its definition.
+
+        `requests` are those of the record batch. `nested` are columns that are ready. `derived` are columns
+        made of those that were added and of the time of the submission.
+        """
+        if not self._values:
+            return pa.Table.from_batches([], self._schema)
+        arrays = {
+            columns.RAW_OBJECT: of_texts([raw_object] * len(self)),
+            **requests.columns(self._places),
+            **nested,
+        }
+        for column, values in zip(self._value_columns, zip(*self._values, strict=True), strict=True):
+            arrays[column] = _array(values, self._schema.field(column).type)
+        # Of the sent values, only some are stored as they are; the others make room for what is derived.
+        sent = [name for name in SENT_COLUMNS if name in arrays]
+        frame = pl.DataFrame(pa.RecordBatch.from_arrays([arrays[name] for name in sent], names=sent))
+        # A hundred rows are not worth waking threads for.
+        for series in frame.select_seq(derived):
+            arrays[series.name] = of_series(series, self._schema.field(series.name).type)
+        return pa.Table.from_arrays([arrays[name] for name in self._schema.names], schema=self._schema)
 
 
 def ping_rows() -> Rows:
-    """No rows of `live.pings` yet."""
+    """Return no rows of `live.pings` yet."""
     return Rows(PINGS_SCHEMA, PING_VALUES)
 
 
 def rejected_rows() -> Rows:
-    """No rows of `live.rejected_pings` yet."""
+    """Return no rows of `live.rejected_pings` yet."""
     return Rows(REJECTED_SCHEMA, REJECTED_VALUES)
 
 
-def rejected_values(identity: Identity, body: bytes, why: PingRejected) -> Sequence[object]:
-    """The row of a ping that was rejected."""
+def ping_values(ping: Ping) -> Sequence[object]:
+    """Return what `PING_VALUES` names of a ping that was converted."""
+    path = ping.submission
     return (
-        identity.document_id,
-        identity.namespace,
-        identity.document_type,
-        identity.document_version,
+        path.document_id,
+        path.namespace,
+        path.document_type,
+        ping.document_version,
+        *ping.sent[_FIRST_OF_DOCUMENT:],
+        ping.histograms.unknown,
+        ping.rest,
+        lifted_text((*ping.lifted, *ping.histograms.containers)),
+        len(ping.text),
+    )
+
+
+def rejected_values(ping: Ping, why: PingRejected) -> Sequence[object]:
+    """Return what `REJECTED_VALUES` names of a ping that was rejected."""
+    path = ping.path
+    return (
+        path and path.document_id,
+        path and path.namespace,
+        path and path.document_type,
+        ping.document_version or (path and path.document_version),
         why.error_type.value,
-        why.message,
+        without_halves(why.message),
         why.stage.value,
         why.schema_path,
-        body,
+        ping.body,
     )
-
-
-def _captured(raw_object: str, batch: pa.RecordBatch, requests: Sequence[Request]) -> dict[str, Array]:
-    """The columns about the request, the time and the origin."""
-    rows = of_integers([request.row for request in requests], pa.int32())
-    timestamps = batch.column("submission_timestamp").take(rows)
-    request_type = PINGS_SCHEMA.field(columns.REQUEST).type
-    request = pa.StructArray.from_arrays(
-        [
-            batch.column("method").take(rows),
-            of_texts([request.path for request in requests]),
-            of_texts([request.query for request in requests]),
-            batch.column("protocol").take(rows),
-            of_texts([request.host for request in requests]),
-        ],
-        fields=list(request_type),
-    )
-    return {
-        columns.SUBMISSION_TIMESTAMP: timestamps,
-        columns.SUBMISSION_DATE: pc.cast(timestamps, pa.date32()),
-        columns.REQUEST: request,
-        columns.HEADERS: of_maps(
-            [request.headers for request in requests], PINGS_SCHEMA.field(columns.HEADERS).type
-        ),
-        columns.RAW_OBJECT: of_texts([raw_object] * len(requests)),
-        columns.RAW_OBJECT_POSITION: of_integers([request.position for request in requests], pa.int64()),
-    }
 
 
 def _array(values: Sequence[Any], of: pa.DataType) -> Array:

@@ -1,4 +1,4 @@
-"""The order of keys: any picklable object as bytes that sort as it should, the same on every machine.
+"""The order of keys: any object that can be pickled as bytes, which sort as it does on every machine.
 
 Keys that are equal for Python (1, 1.0 and True) have the same bytes and are one key, as in a dict. Ascending
 are: None, numbers by value, text by code point, bytes, tuples and lists by their items, sets and dicts by
@@ -18,7 +18,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, cast
 
 NESTED_MAX_LEVELS: Final = 100
-"""A key that holds itself would have no end."""
+"""The limit that stops at a key that contains itself."""
 
 _NONE, _NUMBER, _TEXT, _BYTES, _TUPLE, _LIST, _SET, _DICT, _OBJECT = (bytes([kind]) for kind in range(1, 10))
 _END: Final = b"\x00"
@@ -30,7 +30,10 @@ _PICKLE_PROTOCOL: Final = 2
 
 
 def key_bytes(key: object) -> bytes:
-    """The bytes of `key`; raises TypeError, which names the type, for what has none."""
+    """Return the bytes of `key`.
+
+    Raises TypeError, which names the type, for a key that cannot be pickled or is nested too deeply.
+    """
     return _encoded(key, NESTED_MAX_LEVELS)
 
 
@@ -67,12 +70,12 @@ def _encoded(key: Any, levels: int) -> bytes:
 
 
 def _object(key: Any, levels: int) -> bytes:
-    """An object as pickle sees it: what makes it, and of what."""
+    """Return an object as pickle sees it: what makes it, and its arguments."""
     if isinstance(key, type | FunctionType | BuiltinFunctionType):
         return _OBJECT + _joined((key.__module__, key.__qualname__), levels)
     kind = type(key)
     if hasattr(key, "dtype") and getattr(key, "ndim", None) == 0:
-        return _encoded(key.item(), levels - 1)  # a number of NumPy is a number
+        return _encoded(key.item(), levels - 1)  # a NumPy scalar is its number
     reduce = copyreg.dispatch_table.get(kind)
     try:
         reduced = reduce(key) if reduce is not None else key.__reduce_ex__(_PICKLE_PROTOCOL)
@@ -95,7 +98,7 @@ def _text(content: bytes) -> bytes:
 
 
 def _number(value: int | float) -> bytes:
-    """Sign, exponent of the highest bit, then all bits from the highest one that is set, without loss."""
+    """Return sign, exponent of the highest bit, then all bits from the highest set one, without loss."""
     if value == 0:
         return _ZERO
     if isinstance(value, float):

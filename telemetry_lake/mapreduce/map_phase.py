@@ -1,34 +1,27 @@
 """The map side: one unit of work after another, each in a process that knows nothing but its `MapTask`.
 
 Each call of `map` costs what it has to: the rows of a batch become Python values column by column, and what
-the script writes is gathered in a dict of lists. A dict that has grown to `PENDING_MAX_VALUES` is combined in
-place if the script can combine, and sent away if that does not help, so that memory stays bounded. What is
-sent is a row for a key and many of its values, never a row for each value.
+the script writes is gathered by key (`pairs`) or rendered (`records`).
 """
 
-import pickle
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import repeat
-from types import ModuleType
 from typing import Any, Final
 
 import pyarrow as pa
 
 from telemetry_lake import columns
-from telemetry_lake.mapreduce.documents import (
-    DOCUMENT_COLUMNS,
-    Documents,
-    LazyJson,
-    LazyText,
-    lazy_loads,
-    python_values,
-)
-from telemetry_lake.mapreduce.key_order import key_bytes
-from telemetry_lake.mapreduce.records import NO_LAYOUT, Layout, OutputContext, OutputFormat, joined_layouts
-from telemetry_lake.mapreduce.row_filter import RowFilter
-from telemetry_lake.mapreduce.script import (
+from telemetry_lake.mapreduce.lazy.lazy_json import LazyText, read_json_lazily
+from telemetry_lake.mapreduce.lazy.value_use import Use, uses_of
+from telemetry_lake.mapreduce.pairs import Pairs, pair_rows
+from telemetry_lake.mapreduce.pickles import pickled
+from telemetry_lake.mapreduce.reading.documents import DOCUMENT_COLUMNS, Documents, python_values
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
+from telemetry_lake.mapreduce.reading.units import Batch, FilePart, ReadColumns, read_unit
+from telemetry_lake.mapreduce.records import OutputContext, OutputFormat
+from telemetry_lake.mapreduce.script.script import (
+    SCRIPT_FAILURES,
     Script,
     ScriptError,
     ScriptSource,
@@ -36,20 +29,8 @@ from telemetry_lake.mapreduce.script import (
     place_of,
     unpack_script,
 )
-from telemetry_lake.mapreduce.units import Batch, FilePart, ReadColumns, read_unit
-from telemetry_lake.mapreduce.value_use import DIMENSIONS, KEY, VALUE, Use, is_loads, use_of
-from telemetry_lake.tables import TableDefinition
-
-PENDING_MAX_VALUES: Final = 250_000
-"""Values that wait to be combined or sent."""
-PENDING_MAX_BYTES: Final = 64 * 1024 * 1024
-"""Text, bytes and pickled objects among them."""
-VALUES_PER_ROW: Final = 5_000
-SENT_ROWS: Final = 20_000
-SENT_BYTES: Final = 4 * 1024 * 1024
-"""One Arrow batch on its way to Spark has at most so many rows, or a little more than so many bytes."""
-FAILURES_SHOWN_MAX: Final = 5
-"""So many failures of a unit are described; all are counted."""
+from telemetry_lake.mapreduce.summaries import UnitSummary
+from telemetry_lake.tables.definitions import TableDefinition
 
 _MAPPED_TYPES: Final[dict[str, pa.DataType]] = {
     "unit": pa.int32(),
@@ -62,18 +43,13 @@ MAPPED: Final = pa.schema(_MAPPED_TYPES)
 """What the map side gives. A row has either a `summary`, one of each unit, or `content`: output of a script
 without `reduce`, or with `key` (`key_bytes`) a pickled key and a list of its values."""
 
-_PLAIN: Final = frozenset({int, str, float, bool, type(None), bytes})
-"""Types whose objects nobody can change after they were written."""
-_GIVES_UP: Final = (Exception, SystemExit)
-"""What a script may raise without ending the process; `sys.exit()` is meant for the script."""
-
 
 @dataclass(frozen=True, slots=True)
 class MapTask:
-    """Everything the map side has to know; picklable.
+    """Everything the map side has to know; it can be pickled.
 
     `output_format` is given where there is no `reduce`. After more than `max_failures` failed calls of `map`
-    a unit gives up.
+    a unit gives up. `lazy` is the switch of `mapreduce.lazy`.
     """
 
     source: ScriptSource
@@ -83,54 +59,13 @@ class MapTask:
     io_properties: dict[str, str]
     output_format: OutputFormat | None
     max_failures: int
+    lazy: bool = True
 
 
-@dataclass(slots=True)
-class UnitSummary:
-    """What became of a unit, or of the keys of a reducer."""
-
-    records: int = 0
-    filtered: int = 0
-    """Rows read and left out by the filter."""
-    bytes: int = 0
-    """Of the unit's files."""
-    sent_bytes: int = 0
-    """Of what goes to the reduce side."""
-    written: int = 0
-    """Records of output."""
-    failures: int = 0
-    described: list[str] = field(default_factory=list)
-    fatal: str | None = None
-    """Why the run cannot go on."""
-    layout: Layout = NO_LAYOUT
-
-    def add(self, other: "UnitSummary") -> None:
-        """Count what became of another unit, too."""
-        self.records += other.records
-        self.filtered += other.filtered
-        self.bytes += other.bytes
-        self.sent_bytes += other.sent_bytes
-        self.written += other.written
-        self.failures += other.failures
-        self.described = (self.described + other.described)[:FAILURES_SHOWN_MAX]
-        self.fatal = self.fatal or other.fatal
-        self.layout = joined_layouts(self.layout, other.layout)
-
-
-class Pickled:
-    """A value that could be changed after it was written, as it was then."""
-
-    __slots__ = ("content",)
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Pickled, (self.content,)
-
-
-def columns_read(script: Script, table: TableDefinition, row_filter: RowFilter) -> ReadColumns:
-    """The columns that a run of `script` reads.
+def columns_read(
+    script: Script, table: TableDefinition, row_filter: RowFilter, *, lazy: bool = True
+) -> ReadColumns:
+    """Return the columns that a run of `script` reads; `lazy` is that of its `MapTask`.
 
     Raises ScriptError when its `fields` are not columns of the table.
     """
@@ -143,11 +78,12 @@ def columns_read(script: Script, table: TableDefinition, row_filter: RowFilter) 
                 f"the columns of {table.name} are {', '.join(known)}"
             )
         names += script.fields
-    if use_of(script, KEY) is not Use.UNUSED:
+    uses = uses_of(script, lazy=lazy)
+    if uses.key is not Use.UNUSED:
         names.append(columns.DOCUMENT_ID)
-    if use_of(script, DIMENSIONS) is not Use.UNUSED:
+    if uses.dimensions is not Use.UNUSED:
         names += columns.DIMENSIONS
-    documents = script.fields is None and use_of(script, VALUE) is not Use.UNUSED
+    documents = script.fields is None and uses.value is not Use.UNUSED
     if documents:
         names += DOCUMENT_COLUMNS
     names += row_filter.columns
@@ -160,10 +96,10 @@ def columns_read(script: Script, table: TableDefinition, row_filter: RowFilter) 
 def map_unit(
     task: MapTask, number: int, seen: Callable[[int, int], object] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Map the rows of a unit; batches with the schema `MAPPED`, the summary last.
+    """Map the rows of a unit, and yield batches with the schema `MAPPED`, the summary last.
 
-    `seen` is told of rows and of bytes of files as they are read. Raises only what reading the files raises;
-    what goes wrong in the script is in the summary.
+    `seen` is called with the numbers of rows and of bytes of files that were read since its last call. Raises
+    only what reading the files raises: what goes wrong in the script is in the summary.
     """
     unit = task.units[number]
     summary = UnitSummary(bytes=sum(part.end - part.start for part in unit))
@@ -203,12 +139,12 @@ def map_unit(
     if seen is not None:
         seen(0, summary.bytes)
     yield pa.RecordBatch.from_pylist(
-        [{"unit": number, "number": sent, "summary": pickle.dumps(summary)}], schema=MAPPED
+        [{"unit": number, "number": sent, "summary": pickled(summary)}], schema=MAPPED
     )
 
 
 def _sent(unit: int, first: int, content: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows of `key` and `content` with what tells their order."""
+    """Return rows of `key` and `content` with the columns that keep their order."""
     rows = content.num_rows
     return pa.RecordBatch.from_arrays(
         [
@@ -227,31 +163,29 @@ class _Mapping:
 
     def __init__(self, script: Script, task: MapTask, summary: UnitSummary) -> None:
         self._script, self._task, self._summary = script, task, summary
-        self._key_used = use_of(script, KEY) is not Use.UNUSED
-        self._dimensions_used = use_of(script, DIMENSIONS) is not Use.UNUSED
-        self._value_use = use_of(script, VALUE)
-        if self._value_use is Use.PARSED and script.fields is None:
-            _read_json_lazily(task.source)
-        self._gathered: _Pairs | _Output
+        self._uses = uses_of(script, lazy=task.lazy)
+        if self._uses.value is Use.PARSED and script.fields is None:
+            read_json_lazily(task.source)
+        self._gathered: Pairs | _Output
         if task.output_format is None:
-            self._gathered = _Pairs(script)
+            self._gathered = Pairs(script)
         else:
             self._gathered = _Output(OutputContext(task.output_format), summary)
 
     def take(self, *, finish: bool) -> Iterable[pa.RecordBatch]:
-        """What was written and need not wait; with `finish`, the rest as well."""
+        """Return what was written and need not wait; with `finish`, the rest as well."""
         return self._gathered.take(finish=finish)
 
     def map_batch(self, batch: Batch) -> None:
-        """Call `map` for each row; what it raises is counted."""
+        """Call `map` for each row, and count the calls that fail."""
         rows = batch.rows
         count = rows.num_rows
         if not count:
             return
-        keys: Iterable[Any] = (
-            python_values(rows.column(columns.DOCUMENT_ID)) if self._key_used else repeat(None)
-        )
-        dimensions = _dimensions(rows) if self._dimensions_used else repeat(None)
+        has_keys = self._uses.key is not Use.UNUSED
+        has_dimensions = self._uses.dimensions is not Use.UNUSED
+        keys: Iterable[Any] = python_values(rows.column(columns.DOCUMENT_ID)) if has_keys else repeat(None)
+        dimensions = _dimensions(rows) if has_dimensions else repeat(None)
         call, context = self._script.map, self._gathered.context
         value_of = self._value_of(batch)
         following = zip(range(count), keys, dimensions, strict=False)
@@ -267,36 +201,35 @@ class _Mapping:
                 return
             except ScriptError:
                 raise  # of combine
-            except _GIVES_UP as error:
+            except SCRIPT_FAILURES as error:
                 self._failed(error, batch, row)
                 if self._summary.failures > self._task.max_failures:
                     return
 
     def _value_of(self, batch: Batch) -> Callable[[int], Any] | None:
-        """What makes the `value` of a row; None when nobody looks at it."""
-        if self._value_use is Use.UNUSED:
+        """Return what makes the `value` of a row; None when `map` does not use it."""
+        if self._uses.value is Use.UNUSED:
             return None
         fields = self._script.fields
         if fields is not None:
             lists = [python_values(batch.rows.column(name)) for name in fields]
             return lambda row: {name: values[row] for name, values in zip(fields, lists, strict=True)}
         documents = Documents(batch.rows, batch.histograms)
-        if self._value_use is Use.PARSED:
+        if self._uses.value is Use.PARSED:
             return lambda row: LazyText(documents, row)
         return documents.text
 
     def _failed(self, error: BaseException, batch: Batch, row: int) -> None:
-        self._summary.failures += 1
-        if len(self._summary.described) < FAILURES_SHOWN_MAX:
+        def describe() -> str:
             document_id = batch.value(row, columns.DOCUMENT_ID)
-            self._summary.described.append(
-                f"{place_of(error, self._task.source)}: {described(error)}: document {document_id} "
-                f"({batch.place(row)})"
-            )
+            place = place_of(error, self._task.source)
+            return f"{place}: {described(error)}: document {document_id} ({batch.place(row)})"
+
+        self._summary.add_failure(describe)
 
 
 def _dimensions(rows: pa.RecordBatch) -> Iterable[list[Any]]:
-    """The dimensions of each row in their order; the submission date as YYYYMMDD."""
+    """Return the dimensions of each row in their order, the submission date as YYYYMMDD."""
     lists = []
     for name in columns.DIMENSIONS:
         column: Any = rows.column(name)
@@ -309,122 +242,6 @@ def _dimensions(rows: pa.RecordBatch) -> Iterable[list[Any]]:
     return map(list, zip(*lists, strict=True))
 
 
-class _Opaque:
-    """A key that is no plain object: its bytes, and the key as it was when it was written."""
-
-    __slots__ = ("order", "pickled")
-
-    def __init__(self, key: Any) -> None:
-        self.order = key_bytes(key)
-        self.pickled = pickle.dumps(key, pickle.HIGHEST_PROTOCOL)
-
-    def __hash__(self) -> int:
-        return hash(self.order)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is _Opaque and other.order == self.order
-
-
-class _Pairs:
-    """What `map` wrote for `reduce`: the values of each key in the order written."""
-
-    def __init__(self, script: Script) -> None:
-        self._combine = script.combine
-        self._source = script.source
-        self._groups: dict[Any, list[Any]] = {}
-        self._waiting: list[pa.RecordBatch] = []
-        self._fatal: ScriptError | None = None
-        self._room = PENDING_MAX_VALUES
-        self._bytes = PENDING_MAX_BYTES
-        self.context = PairContext(self.write)
-
-    def write(self, key: Any, value: Any) -> None:
-        """`context.write`, for every record of a table: each line counts."""
-        if type(value) not in _PLAIN:
-            value = self._kept(value)
-        elif type(value) is str or type(value) is bytes:
-            self._bytes -= len(value)
-        if type(key) not in _PLAIN and not (type(key) is tuple and _PLAIN.issuperset(map(type, key))):
-            key = _Opaque(key)
-            self._bytes -= len(key.pickled)
-        values = self._groups.get(key)
-        if values is None:
-            self._groups[key] = [value]
-        else:
-            values.append(value)
-        self._room -= 1
-        if self._room < 0 or self._bytes < 0:
-            self._make_room()
-
-    def take(self, *, finish: bool) -> list[pa.RecordBatch]:
-        """What waits to be sent; with `finish`, everything, combined. Raises ScriptError of `combine`."""
-        if self._fatal is not None:  # which the script may have caught around its `write`
-            raise self._fatal
-        if finish:
-            self._combine_all()
-            self._set_aside()
-        waiting, self._waiting = self._waiting, []
-        return waiting
-
-    def _kept(self, value: Any) -> Any:
-        if type(value) is tuple and _PLAIN.issuperset(map(type, value)):
-            self._bytes -= sum(len(part) for part in value if type(part) is str or type(part) is bytes)
-            return value
-        content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        self._bytes -= len(content)
-        return Pickled(content)
-
-    def _make_room(self) -> None:
-        self._combine_all()
-        left = PENDING_MAX_VALUES - sum(map(len, self._groups.values()))
-        if left < PENDING_MAX_VALUES // 2 or self._bytes < PENDING_MAX_BYTES // 2:
-            self._set_aside()
-        else:
-            self._room = left
-
-    def _set_aside(self) -> None:
-        self._waiting += _rows_of(self._groups)
-        self._groups, self._room, self._bytes = {}, PENDING_MAX_VALUES, PENDING_MAX_BYTES
-
-    def _combine_all(self) -> None:
-        """Replace the values of each key that has several by what `combine` writes of them."""
-        combine = self._combine
-        if combine is None:
-            return
-        groups, self._groups = self._groups, {}
-        self._room, self._bytes = PENDING_MAX_VALUES, PENDING_MAX_BYTES
-        to_itself = PairContext(self._write_combined)
-        for key, values in groups.items():
-            if len(values) == 1:
-                self._groups.setdefault(key, []).append(values[0])
-                continue
-            original = pickle.loads(key.pickled) if type(key) is _Opaque else key  # noqa: S301 (our own)
-            try:
-                combine(original, unpickled(values), to_itself)
-            except _GIVES_UP as error:
-                place = place_of(error, self._source)
-                self._fatal = ScriptError(
-                    f"{place}: {described(error)}: combine of the key {shown(original)}"
-                )
-                raise self._fatal from error
-
-    def _write_combined(self, key: Any, value: Any) -> None:
-        if type(value) not in _PLAIN:
-            value = self._kept(value)
-        if type(key) not in _PLAIN and not (type(key) is tuple and _PLAIN.issuperset(map(type, key))):
-            key = _Opaque(key)
-        self._groups.setdefault(key, []).append(value)
-
-
-class PairContext:
-    """The context of `map` and `combine`: where there is a `reduce`, they write pairs and nothing else."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, write: Callable[[Any, Any], None]) -> None:
-        self.write = write
-
-
 class _Output:
     """What `map` wrote where there is no `reduce`."""
 
@@ -434,59 +251,5 @@ class _Output:
 
     def take(self, *, finish: bool) -> Iterator[pa.RecordBatch]:
         for payload in self.context.take_payloads(finish=finish):
-            yield _batch([None], [payload])
+            yield pair_rows([None], [payload])
         self._summary.written, self._summary.layout = self.context.records, self.context.layout
-
-
-def unpickled(values: Sequence[Any]) -> list[Any]:
-    """Values as the script wrote them."""
-    return [pickle.loads(value.content) if type(value) is Pickled else value for value in values]  # noqa: S301
-
-
-def shown(key: Any) -> str:
-    """A key for a message."""
-    text = repr(key)
-    return text if len(text) <= _SHOWN_MAX_CHARACTERS else f"{text[:_SHOWN_MAX_CHARACTERS]}…"
-
-
-_SHOWN_MAX_CHARACTERS: Final = 200
-
-
-def _rows_of(groups: dict[Any, list[Any]]) -> Iterator[pa.RecordBatch]:
-    keys: list[bytes | None] = []
-    contents: list[bytes] = []
-    size = 0
-    for key, values in groups.items():
-        order, pickled = (
-            (key.order, key.pickled)
-            if type(key) is _Opaque
-            else (key_bytes(key), pickle.dumps(key, pickle.HIGHEST_PROTOCOL))
-        )
-        for first in range(0, len(values), VALUES_PER_ROW):
-            content = pickle.dumps((pickled, values[first : first + VALUES_PER_ROW]), pickle.HIGHEST_PROTOCOL)
-            keys.append(order)
-            contents.append(content)
-            size += len(order) + len(content)
-            if len(keys) >= SENT_ROWS or size >= SENT_BYTES:
-                yield _batch(keys, contents)
-                keys, contents, size = [], [], 0
-    if keys:
-        yield _batch(keys, contents)
-
-
-def _batch(keys: list[bytes | None] | list[None], contents: list[bytes]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [pa.array(keys, pa.binary()), pa.array(contents, pa.binary())], names=["key", "content"]
-    )
-
-
-def _read_json_lazily(source: ScriptSource) -> None:
-    """Let the modules of a script find `loads` that knows `LazyText`, wherever they imported one."""
-    for name in source.modules:
-        names = vars(sys.modules[name]) if name in sys.modules else {}
-        for global_name, meaning in list(names.items()):
-            if isinstance(meaning, ModuleType) and is_loads(getattr(meaning, "loads", None)):
-                if not isinstance(meaning, LazyJson):
-                    names[global_name] = LazyJson(meaning)
-            elif is_loads(meaning) and not hasattr(meaning, "__wrapped__"):
-                names[global_name] = lazy_loads(meaning)

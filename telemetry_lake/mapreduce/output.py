@@ -1,14 +1,13 @@
 """The output of a run: one file, there all at once or not at all, in a folder or in S3.
 
-What is not finished is written beside the place where it will be (`.NAME.partial`, which is locked so that
-two runs cannot write the same output) and renamed. For S3 it is written to a temporary file and uploaded;
-S3 shows an object only when it is whole. A run that is killed leaves at most the partial file, which the
-next one reuses.
+Output is written beside its place (`.NAME.partial`, which is locked so that two runs cannot write the same
+output) and renamed when it is complete. For S3 it is written to a temporary file and uploaded; S3 shows an
+object only when it is complete. A run that is killed leaves at most the partial file, which the next run
+uses again.
 """
 
 import fcntl
 import os
-import pickle
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,9 +21,10 @@ import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError, ClientError
 
 from telemetry_lake.failures import FatalError
+from telemetry_lake.mapreduce.pickles import unpickled
 from telemetry_lake.mapreduce.records import Kind, Layout, Record
-from telemetry_lake.object_store import aws_failures, client_arguments
 from telemetry_lake.settings import S3Settings
+from telemetry_lake.storage.aws import aws_failures, client_arguments
 
 ROW_GROUP_RECORDS: Final = 200_000
 
@@ -42,9 +42,9 @@ _ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
 
 @contextmanager
 def new_output(place: str, s3: S3Settings) -> Iterator[BinaryIO]:
-    """A file that becomes the output `place`, a path or s3://bucket/key, when the block ends well.
+    """Yield a file that becomes the output `place`, a path or s3://bucket/key, when the block succeeds.
 
-    Raises FatalError when nothing can be written there, before the block begins where that can be known.
+    Raises FatalError when nothing can be written there, if possible before the block begins.
     """
     parts = urlsplit(place)
     if parts.scheme == "s3":
@@ -87,10 +87,11 @@ def _in_a_folder(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _in_s3(bucket: str, key: str, s3: S3Settings) -> Iterator[BinaryIO]:
     if not bucket or not key or key.endswith("/"):
-        raise FatalError(f"the output s3://{bucket}/{key} names no object: s3://bucket/key")
+        raise FatalError(f"the output s3://{bucket}/{key} does not name an object: s3://bucket/key")
     client = boto3.client("s3", **client_arguments(s3))  # type: ignore[call-overload]
     with aws_failures(f"looking for the bucket of the output s3://{bucket}/{key}"):
-        client.head_bucket(Bucket=bucket)
+        # Not HeadBucket: analysts may list what is below their prefixes, and HeadBucket asks for all of it.
+        client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
     with tempfile.TemporaryFile() as file:
         yield file
         file.seek(0)
@@ -104,7 +105,7 @@ def _in_s3(bucket: str, key: str, s3: S3Settings) -> Iterator[BinaryIO]:
 
 
 def write_text(file: BinaryIO, payloads: Iterable[bytes]) -> None:
-    """Write payloads one behind the other."""
+    """Write payloads one after the other."""
     file.writelines(payloads)
 
 
@@ -120,7 +121,7 @@ def write_parquet(file: BinaryIO, payloads: Iterable[bytes], layout: Layout) -> 
     schema = pa.schema([pa.field(name, _ARROW_TYPES[kind]) for name, kind in zip(names, kinds, strict=True)])
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for payload in payloads:
-            records: list[Record] = pickle.loads(payload)  # noqa: S301 (of our own reducers)
+            records: list[Record] = unpickled(payload)
             rows = [(*_padded(key, widths[0]), *_padded(value, widths[1])) for key, value in records]
             fields = zip(*rows, strict=True) if rows else [()] * len(kinds)
             arrays: list[Any] = [

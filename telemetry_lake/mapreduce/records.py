@@ -7,17 +7,18 @@ separators mean nothing, tuples and lists are spread over fields: `write(("Linux
 
 import csv
 import io
-import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
+from telemetry_lake.mapreduce.pickles import pickled
+
 PAYLOAD_BYTES: Final = 1024 * 1024
-"""So much output travels in one piece."""
+"""The size at which a piece of output is sent."""
 PAYLOAD_RECORDS: Final = 20_000
-"""Or so many records, where their bytes are not known yet."""
+"""The number of records of a piece, where their size is not known yet."""
 BLOCKS_IN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 _INT64: Final = range(-(2**63), 2**63)
 
@@ -28,6 +29,11 @@ class OutputFormat(StrEnum):
     TEXT = "text"
     CSV = "csv"
     PARQUET = "parquet"
+
+    @property
+    def suffix(self) -> str:
+        """How the names of its files end."""
+        return "txt" if self is OutputFormat.TEXT else self.value
 
 
 class Kind(IntEnum):
@@ -55,7 +61,7 @@ _KINDS: Final[dict[type, Kind]] = {
 }
 
 Record = tuple[tuple[Any, ...], tuple[Any, ...]]
-"""The fields of a key, and those of a value; a record without a key has none of the first."""
+"""The fields of a key, which are empty for a record without one, and those of a value."""
 Layout = tuple[tuple[Kind, ...], tuple[Kind, ...]]
 """The kinds of the columns that keys and values fill."""
 NO_LAYOUT: Final[Layout] = ((), ())
@@ -100,7 +106,7 @@ class OutputContext:
         if self._format is OutputFormat.CSV:
             self._add(_csv_line((*key, *value), "\n"))
             return
-        # What travels is plain, so that nobody needs the script to read it.
+        # What travels is plain, so that it can be read without the script.
         self._pieces.append((tuple(map(_plain, key)), tuple(map(_plain, value))))
         if len(self._pieces) >= PAYLOAD_RECORDS:
             self._close_block()
@@ -112,7 +118,7 @@ class OutputContext:
             self._close_block()
 
     def begin_key(self) -> None:
-        """From here on `forget_key` takes records back."""
+        """Let `forget_key` take back what is written from here on."""
         self._key_starts = (len(self._blocks), len(self._pieces))
 
     def forget_key(self) -> None:
@@ -122,7 +128,7 @@ class OutputContext:
         del self._pieces[pieces:]
 
     def take_payloads(self, *, finish: bool) -> Iterator[bytes]:
-        """What was written in pieces of about `PAYLOAD_BYTES`; with `finish`, the rest as well.
+        """Yield what was written in pieces of about `PAYLOAD_BYTES`; with `finish`, the rest as well.
 
         Parquet payloads are pickled lists of `Record`.
         """
@@ -148,7 +154,7 @@ class OutputContext:
         if self._format is OutputFormat.PARQUET:
             for key, value in pieces:
                 layout = joined_layouts(layout, (_kinds(key), _kinds(value)))
-            content = pickle.dumps(pieces, pickle.HIGHEST_PROTOCOL)
+            content = pickled(pieces)
         else:
             # JSON can say half of a surrogate pair, which no encoding can.
             content = "".join(pieces).encode("utf-8", "backslashreplace")
@@ -156,7 +162,7 @@ class OutputContext:
 
 
 class _Blocks:
-    """Finished output that waits to be taken; a single key can have more of it than memory holds."""
+    """Finished output that waits to be taken: a single key can have more of it than memory holds."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(BLOCKS_IN_MEMORY_BYTES)  # noqa: SIM115 (lives as long as this)
@@ -180,7 +186,7 @@ class _Blocks:
             del self._blocks[length:]
 
     def taken(self) -> Iterator[tuple[bytes, int, Layout]]:
-        """All blocks; afterwards there are none."""
+        """Yield all blocks, and remove them."""
         for place, size, records, layout in self._blocks:
             self._file.seek(place)
             yield self._file.read(size), records, layout
@@ -190,7 +196,7 @@ class _Blocks:
 
 
 def joined_layouts(left: Layout, right: Layout) -> Layout:
-    """The layout that has room for both."""
+    """Return the layout that has room for both."""
     return _joined(left[0], right[0]), _joined(left[1], right[1])
 
 
@@ -215,7 +221,7 @@ def _kinds(fields: tuple[Any, ...]) -> tuple[Kind, ...]:
 
 
 def _plain(field: Any) -> Any:
-    """A field as one of the types that a column can hold; text where it is none of them."""
+    """Return a field as one of the types that a column can hold: as text if it has another type."""
     kind = _KINDS.get(type(field))
     if kind is None or (kind is Kind.INTEGER and field not in _INT64):
         return str(field)

@@ -1,10 +1,9 @@
 """The reduce side: rows of the map side, sorted by key, become calls of `reduce` and output.
 
 However many values a key has, memory stays bounded: up to `LIST_MAX_VALUES` of them are a list, as scripts
-know it; more than that wait in a temporary file behind a sequence that can be iterated as often as one likes.
+know it; more wait in a temporary file behind a sequence that can be iterated any number of times.
 """
 
-import pickle
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,23 +12,31 @@ from typing import Any, Final, overload
 
 import pyarrow as pa
 
-from telemetry_lake.mapreduce.map_phase import FAILURES_SHOWN_MAX, UnitSummary, shown, unpickled
+from telemetry_lake.mapreduce.pairs import as_written, values_of_row
+from telemetry_lake.mapreduce.pickles import pickled, unpickled
 from telemetry_lake.mapreduce.records import OutputContext, OutputFormat
-from telemetry_lake.mapreduce.script import ScriptError, ScriptSource, described, place_of, unpack_script
+from telemetry_lake.mapreduce.script.script import (
+    SCRIPT_FAILURES,
+    ScriptError,
+    ScriptSource,
+    described,
+    place_of,
+    shown,
+    unpack_script,
+)
+from telemetry_lake.mapreduce.summaries import CallSummary
 
 LIST_MAX_VALUES: Final = 500_000
 LIST_MAX_BYTES: Final = 64 * 1024 * 1024
-"""As sent; in memory they are some times as many."""
+"""The size as sent; in memory values take several times as much."""
 
 REDUCED: Final = pa.schema([pa.field("content", pa.binary()), pa.field("summary", pa.binary())])
-"""What the reduce side gives: `content`, output in the order of keys, or a `summary`, one of each reducer."""
-
-_GIVES_UP: Final = (Exception, SystemExit)
+"""What the reduce side yields: `content`, output in the order of keys, or `summary`, one of each reducer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReduceTask:
-    """Everything the reduce side has to know; picklable."""
+    """Everything the reduce side has to know; it can be pickled."""
 
     source: ScriptSource
     output_format: OutputFormat
@@ -46,13 +53,13 @@ class ManyValues(Sequence[Any]):
         self._part: tuple[int, list[Any]] = (-1, [])
 
     def append_part(self, content: bytes, count: int) -> None:
-        """Add values in the form in which they were sent."""
+        """Add a row of `count` values in the form in which it was sent."""
         self._places.append(self._file.tell())
         self._ends.append(len(self) + count)
         self._file.write(len(content).to_bytes(8, "big") + content)
 
     def close(self) -> None:
-        """Forget the values."""
+        """Remove the temporary file, and the values with it."""
         self._file.close()
 
     def __len__(self) -> int:
@@ -79,16 +86,17 @@ class ManyValues(Sequence[Any]):
         if self._part[0] != number:
             self._file.seek(self._places[number])
             size = int.from_bytes(self._file.read(8), "big")
-            self._part = (number, unpickled(pickle.loads(self._file.read(size))[1]))  # noqa: S301 (our own)
+            _, values = values_of_row(self._file.read(size))
+            self._part = (number, as_written(values))
         return self._part[1]
 
 
 def reduce_rows(task: ReduceTask, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Reduce rows of the schema `MAPPED`, sorted by key, unit and number; batches with the schema `REDUCED`.
+    """Reduce rows of the schema `MAPPED`, sorted by key, unit and number; yield batches of `REDUCED`.
 
     Never raises for what goes wrong in the script: that is in the summary, which comes last.
     """
-    summary = UnitSummary()
+    summary = CallSummary()
     context = OutputContext(task.output_format)
     try:
         script = unpack_script(task.source)
@@ -98,7 +106,7 @@ def reduce_rows(task: ReduceTask, batches: Iterable[pa.RecordBatch]) -> Iterator
             context.begin_key()
             try:
                 script.reduce(key, values, context)  # type: ignore[misc]
-            except _GIVES_UP as error:
+            except SCRIPT_FAILURES as error:
                 _failed(task, summary, error, key)
                 context.forget_key()
                 if summary.failures > task.max_failures:
@@ -110,25 +118,23 @@ def reduce_rows(task: ReduceTask, batches: Iterable[pa.RecordBatch]) -> Iterator
     except ScriptError as error:
         summary.fatal = str(error)
     summary.written, summary.layout = context.records, context.layout
-    yield _reduced(None, pickle.dumps(summary))
+    yield _reduced(None, pickled(summary))
 
 
 def _guarded(source: ScriptSource, name: str, function: Any, *arguments: Any) -> None:
     try:
         function(*arguments)
-    except _GIVES_UP as error:
+    except SCRIPT_FAILURES as error:
         raise ScriptError(f"{place_of(error, source)}: {described(error)}: {name}") from error
 
 
-def _failed(task: ReduceTask, summary: UnitSummary, error: BaseException, key: Any) -> None:
-    summary.failures += 1
-    if len(summary.described) < FAILURES_SHOWN_MAX:
-        place = place_of(error, task.source)
-        summary.described.append(f"{place}: {described(error)}: reduce of the key {shown(key)}")
+def _failed(task: ReduceTask, summary: CallSummary, error: BaseException, key: Any) -> None:
+    place = place_of(error, task.source)
+    summary.add_failure(lambda: f"{place}: {described(error)}: reduce of the key {shown(key)}")
 
 
 def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[Any, Sequence[Any]]]:
-    """Each key with all its values."""
+    """Yield each key with all its values."""
     current: bytes | None = None
     gathering: _Gathering | None = None
     for batch in batches:
@@ -155,17 +161,17 @@ class _Gathering:
         self._key: Any = None
 
     def add(self, content: bytes) -> None:
-        key, values = pickle.loads(content)  # noqa: S301 (our own)
+        key, values = values_of_row(content)
         if not self._rows:
-            self._key = pickle.loads(key)  # noqa: S301
+            self._key = unpickled(key)
         if self._many is None:
             self._bytes += len(content)
-            self._values += unpickled(values)
+            self._values += as_written(values)
             self._rows.append(content)
             if len(self._values) > LIST_MAX_VALUES or self._bytes > LIST_MAX_BYTES:
                 self._many = ManyValues()
                 for row in self._rows:
-                    self._many.append_part(row, len(pickle.loads(row)[1]))  # noqa: S301
+                    self._many.append_part(row, len(values_of_row(row)[1]))
                 self._values, self._rows = [], self._rows[:1]
         else:
             self._many.append_part(content, len(values))

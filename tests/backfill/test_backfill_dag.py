@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from jobs.backfill import Backfill, app, plan
+from jobs.backfill import app
+from lake_testing.airflow_runs import run_dags
+from lake_testing.ping_builders import DEFINITIONS
+from lake_testing.small_archive import FIRST_DAY, SmallArchive, every_kind, rejects
+from lake_testing.stack import Lake, wait_until
+from telemetry_lake.backfill.backfill import Backfill, plan_backfill
 from telemetry_lake.backfill.journal import Journal
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.settings import PROJECT_ROOT
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
-from tests.backfill.small_archive import FIRST_DAY, SmallArchive, every_kind, rejects
-from tests.convert.ping_builders import DEFINITIONS
-from tests.dags.test_dags import run_dags
-from tests.stack_fixture import Lake, wait_until
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS
 
 JOB_DEADLINE_SECONDS = 240
 DATES = ("--dates", f"{FIRST_DAY}")
@@ -73,7 +74,7 @@ def test_the_dag_goes_on_where_a_killed_run_stopped(lake: Lake, tmp_path: Path, 
     for name, value in {**lake.environment, **environment(archive)}.items():
         monkeypatch.setenv(name, value)
     # Smaller units than the command line allows, so that there is something to be killed in the middle of.
-    units = plan(backfill, unit_max_bytes=2_000).dates[0].units
+    units = plan_backfill(backfill, unit_max_bytes=2_000).dates[0].units
     killed = started(lake, archive, "run", *DATES, "--parallel-units", "1", "--mib-per-second", "0.002")
     try:
         wait_until(
@@ -114,9 +115,9 @@ def test_every_command_explains_itself(step: str):
 @pytest.mark.parametrize(
     "arguments,complaint",
     [
-        (("plan", "--dates", "someday"), "is no date"),
+        (("plan", "--dates", "someday"), "is not a date"),
         (("plan", *DATES, "--root", "ftp://old"), "String should match pattern"),
-        (("publish", *DATES, "--accept-losses", "everything", "--because", "x"), "no class of losses"),
+        (("publish", *DATES, "--accept-losses", "everything", "--because", "x"), "not a class of losses"),
         (("publish", *DATES, "--accept-losses", "truncated"), "say why"),
     ],
 )

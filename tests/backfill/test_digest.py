@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry_lake.backfill.digest import Digest, canonical_text, hash_of_bytes, hash_of_value
-from telemetry_lake.convert import restore_document
-from telemetry_lake.convert.document_text import parse_json
-from tests.convert.ping_builders import classic_document, linear, live_row, telemetry_path
+from lake_testing.ping_builders import classic_document, linear, live_row, telemetry_path
+from telemetry_lake.backfill.units.digest import Digest, canonical_text, hash_of_bytes, hash_of_value
+from telemetry_lake.documents.restore import restore_document
+from telemetry_lake.documents.text import parse_json
 
 KEY = "0" * 32
 

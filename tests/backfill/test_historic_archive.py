@@ -4,9 +4,9 @@ from collections import Counter
 
 import orjson
 
-from benchmarks.historic_archive import FIRST_DAY, HistoricArchive
-from telemetry_lake.backfill.historic_ping import submission_path
-from tests.convert.ping_builders import convert, ping, rows_of
+from lake_testing.historic_archive import FIRST_DAY, HistoricArchive
+from lake_testing.ping_builders import convert, ping, rows_of
+from telemetry_lake.backfill.units.historic_ping import submission_path
 
 
 def document_of(content):

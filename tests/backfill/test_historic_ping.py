@@ -5,17 +5,17 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from lake_testing.ping_builders import DOCUMENT_ID, live_row, rejected_row
+from lake_testing.small_archive import classic, converted_classic, firefox_os, unified
 from telemetry_lake import columns
-from telemetry_lake.backfill.historic_ping import (
+from telemetry_lake.backfill.units.historic_ping import (
     date_of_document,
     document_id_of_path,
     record_batch,
     submission_path,
 )
-from telemetry_lake.raw_object import RAW_SCHEMA
-from telemetry_lake.submission_path import parse_submission_path
-from tests.backfill.small_archive import classic, converted_classic, firefox_os, unified
-from tests.convert.ping_builders import DOCUMENT_ID, live_row, rejected_row
+from telemetry_lake.raw.raw_object import RAW_SCHEMA
+from telemetry_lake.raw.submission_path import parse_submission_path
 
 MODIFIED_MS = int(datetime(2015, 1, 2, 23, 59, tzinfo=UTC).timestamp() * 1_000)
 DIMENSIONS = [name for name in columns.DIMENSIONS if name != columns.SUBMISSION_DATE]

@@ -7,33 +7,34 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
-from telemetry_lake.backfill.check_unit import UnitChecker
-from telemetry_lake.backfill.copy_unit import UnitCopier
+from lake_testing.killer import Killer
+from lake_testing.lossy_proxy import lossy_proxy
+from lake_testing.small_archive import FIRST_DAY, Line, SmallArchive, every_kind, rejects
 from telemetry_lake.backfill.journal import Decision, Journal
-from telemetry_lake.backfill.on_executors import copy_units
 from telemetry_lake.backfill.plan import DatePlan, Manifest, Selection, plan_dates
 from telemetry_lake.backfill.publish_date import DatePublisher
 from telemetry_lake.backfill.tally import Tally
-from telemetry_lake.catalog import create_tables, load_lake_catalog
+from telemetry_lake.backfill.units.check_unit import UnitChecker
+from telemetry_lake.backfill.units.copy_unit import UnitCopier
+from telemetry_lake.backfill.units.worker_entry import copy_units
 from telemetry_lake.failures import FatalError
-from telemetry_lake.object_keys import historic_raw_object
-from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.settings import MIB, Settings
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
-from tests.backfill.small_archive import FIRST_DAY, Line, SmallArchive, every_kind, rejects
-from tests.drain.lossy_proxy import lossy_proxy
-from tests.drain.test_killed import Killer
+from telemetry_lake.settings import Settings
+from telemetry_lake.storage.object_keys import historic_raw_object
+from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS
+from telemetry_lake.units import MIB
 
 PRELOADED = [
     "pyiceberg.catalog.rest",
     "pyiceberg.io.pyarrow",
-    "telemetry_lake.backfill.copy_unit",
+    "telemetry_lake.backfill.units.copy_unit",
     "telemetry_lake.backfill.publish_date",
 ]
 WORKER_DEADLINE_SECONDS = 60
@@ -265,6 +266,19 @@ def test_a_publication_that_is_undone_meanwhile_leaves_nothing(lake, tmp_path):
         publisher.commit(decision)
     catalog = load_lake_catalog(backfill.settings)
     assert [catalog.load_table(name).scan().count() for name in TABLES] == [0, 0]
+
+
+def test_units_that_were_copied_days_before_are_published_by_young_copies(lake, tmp_path, monkeypatch):
+    """What orphan removal deletes that listed the units' files before they were published is not missed."""
+    monkeypatch.setattr("telemetry_lake.tables.late_files.STAGED_MAX_AGE", timedelta(days=-1))
+    create_tables(load_lake_catalog(lake.settings))
+    backfill = SmallBackfill(lake.settings, tmp_path)
+    whole_way(backfill.settings, backfill.selection, backfill.plan, None)
+    catalog = load_lake_catalog(backfill.settings)
+    for tally in backfill.tallies():
+        for file in tally.files:
+            catalog.load_table(file.table).io.delete(file.uri)
+    backfill.assert_each_once()
 
 
 def points_to_kill_at(requests: list[str]) -> list[int]:

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telemetry_lake.backfill.archive.source import ProblemKind
+from telemetry_lake.backfill.archive.throttle import Throttle
 from telemetry_lake.backfill.plan import (
     UNIT_MAX_FILES,
     Archive,
@@ -19,9 +21,7 @@ from telemetry_lake.backfill.plan import (
     plan_dates,
 )
 from telemetry_lake.backfill.progress import progress
-from telemetry_lake.backfill.source import ProblemKind
 from telemetry_lake.backfill.tally import DateTally, Seconds, Tally
-from telemetry_lake.backfill.throttle import Throttle
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import SourceFormat, SourceSettings
 

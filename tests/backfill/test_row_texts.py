@@ -9,18 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.realistic_pings import jittered_documents
-from telemetry_lake.backfill.digest import canonical_text
-from telemetry_lake.backfill.histogram_texts import SUMS_IN_ORDER, histogram_texts
-from telemetry_lake.backfill.row_texts import RowTexts
-from telemetry_lake.convert import restore_document
-from telemetry_lake.convert.document_text import parse_json
-from telemetry_lake.convert.histogram_columns import COLUMN_TYPE
-from telemetry_lake.convert.histograms import restored_histogram
-from telemetry_lake.number_lists import list_text
-from tests.convert.ping_builders import classic_document, convert, linear, ping, telemetry_path
-from tests.convert.test_properties import FAST, submissions
+from lake_testing import ping_builders as build
+from lake_testing.ping_builders import classic_document, convert, linear, ping, telemetry_path
+from lake_testing.realistic_pings import jittered_documents
+from lake_testing.submissions import submissions
+from telemetry_lake.backfill.units.digest import canonical_text
+from telemetry_lake.backfill.units.histogram_texts import SUMS_IN_ORDER, histogram_texts
+from telemetry_lake.backfill.units.row_texts import RowTexts
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.convert.fast_histograms.column import COLUMN_TYPE
+from telemetry_lake.documents.restore import restore_document
+from telemetry_lake.documents.text import parse_json
+from telemetry_lake.histograms.list_text import list_text
+from telemetry_lake.histograms.stored import restored_histogram
 
+CONVERTER = Converter(build.settings())
 SCHEMA = pa.schema([("document", pa.string()), ("lifted", pa.string()), ("histograms", COLUMN_TYPE)])
 
 Row = dict[str, object]
@@ -70,7 +73,7 @@ def table_of(*rows: tuple[str, dict[str, str], list[Row]]) -> pa.Table:
 def test_every_row_gives_the_text_of_what_was_sent(sent):
     bodies = [json.dumps(document).encode() for _, document in sent]
     pings = [ping(path, body) for (path, _), body in zip(sent, bodies, strict=True)]
-    for conversion in convert(pings, FAST):
+    for conversion in convert(pings, CONVERTER):
         rows = conversion.pings
         positions = rows.column("raw_object_position").to_numpy()
         expected = [canonical_text(parse_json(bodies[position])) for position in positions]
@@ -82,7 +85,7 @@ def test_every_row_gives_the_text_of_what_was_sent(sent):
 def test_real_documents_take_the_fast_way(monkeypatch):
     bodies = list(jittered_documents(3))
     (conversion,) = convert([ping(telemetry_path("idle-daily"), body) for body in bodies])
-    monkeypatch.setattr("telemetry_lake.backfill.row_texts.restore_document", pytest.fail)
+    monkeypatch.setattr("telemetry_lake.backfill.units.row_texts.restore_document", pytest.fail)
     assert texts_of(conversion.pings) == [canonical_text(parse_json(body)) for body in bodies]
 
 

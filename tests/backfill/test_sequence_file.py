@@ -11,18 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from benchmarks.historic_archive import FORMS
-from telemetry_lake.backfill.sequence_file import HEADER_MAX_BYTES
-from telemetry_lake.backfill.source import (
-    ProblemKind,
-    SourceFile,
-    SourceProblem,
-    SourceRecord,
-    read_records,
-    split_points,
-)
-from telemetry_lake.settings import KIB, MIB
-from tests.backfill.conftest import (
+from lake_testing.hadoop_files import (
     ARCHIVE_FORMS,
     LARGEST_BYTES,
     SMALL_RECORDS,
@@ -33,6 +22,17 @@ from tests.backfill.conftest import (
     records_of,
     source_at,
 )
+from lake_testing.historic_archive import FORMS
+from telemetry_lake.backfill.archive.sequence_file import HEADER_MAX_BYTES
+from telemetry_lake.backfill.archive.source import (
+    ProblemKind,
+    SourceFile,
+    SourceProblem,
+    SourceRecord,
+    read_records,
+    split_points,
+)
+from telemetry_lake.units import KIB, MIB
 
 SEQUENCE_FORMS = [name for name in FORMS if name.startswith("sequence")]
 DAMAGED_FORMS = [name for name in SEQUENCE_FORMS if "-bytes-" not in name] + ["sequence-bytes-none"]
@@ -173,7 +173,7 @@ def test_reading_goes_on_at_the_next_marker(hadoop_files: HadoopFiles, tmp_path,
     behind = [one for one in found if isinstance(one, SourceRecord) and one.offset >= second]
     assert behind[0].offset in (second, second + 20)
     assert len(more) <= 1
-    # However it is cut, the damage is said once.
+    # However it is cut, the damage is reported once.
     for cut in (middle, problem.offset + 1, second, third):
         assert read_in_ranges(tmp_path / file.name, ranges_of(len(content), [cut])) == found
 

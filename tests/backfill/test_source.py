@@ -10,7 +10,10 @@ from typing import Any, Protocol
 import boto3
 import pytest
 
-from telemetry_lake.backfill.source import (
+from lake_testing.hadoop_files import HadoopFiles, listed, problems_of, records_of
+from lake_testing.hdfs import Hdfs
+from lake_testing.stack import free_ports
+from telemetry_lake.backfill.archive.source import (
     ProblemKind,
     SourceFile,
     SourceProblem,
@@ -20,11 +23,9 @@ from telemetry_lake.backfill.source import (
     split_points,
 )
 from telemetry_lake.failures import ConfigurationError, RetriableError
-from telemetry_lake.object_store import client_arguments
-from telemetry_lake.settings import KIB, Settings, SourceFormat, SourceSettings
-from tests.backfill.conftest import HadoopFiles, listed, problems_of, records_of
-from tests.backfill.hdfs import Hdfs
-from tests.stack_fixture import free_ports
+from telemetry_lake.settings import Settings, SourceFormat, SourceSettings
+from telemetry_lake.storage.aws import client_arguments
+from telemetry_lake.units import KIB
 
 LINES = b"one\t1\ntwo\t2\n"
 
@@ -245,10 +246,12 @@ def test_reading_a_part_asks_for_a_part(archive: Archive):
 
 
 def test_an_archive_that_does_not_answer_can_be_tried_again(lake_settings):
-    nobody = f"127.0.0.1:{free_ports(1)}"
-    webhdfs = SourceSettings(root_url=f"webhdfs://{nobody}/x", max_attempts=2, retry_wait_seconds=0.01)
-    away = lake_settings.s3.model_copy(update={"endpoint_url": f"http://{nobody}", "max_attempts": 1})
-    s3 = SourceSettings(root_url="s3://bucket/x", s3=away, max_attempts=2, retry_wait_seconds=0.01)
+    closed_port = f"127.0.0.1:{free_ports(1)}"
+    webhdfs = SourceSettings(root_url=f"webhdfs://{closed_port}/x", max_attempts=2, retry_wait_seconds=0.01)
+    unavailable = lake_settings.s3.model_copy(
+        update={"endpoint_url": f"http://{closed_port}", "max_attempts": 1}
+    )
+    s3 = SourceSettings(root_url="s3://bucket/x", s3=unavailable, max_attempts=2, retry_wait_seconds=0.01)
     file = SourceFile("f", 12, 0, None, None)
     for source in (webhdfs, s3):
         with pytest.raises(RetriableError):

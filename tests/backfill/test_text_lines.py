@@ -12,10 +12,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from benchmarks.historic_archive import FORMS
-from telemetry_lake.backfill.source import ProblemKind, SourceFile, SourceRecord, read_records, split_points
-from telemetry_lake.settings import MIB
-from tests.backfill.conftest import (
+from lake_testing.hadoop_files import (
     LARGEST_BYTES,
     SMALL_RECORDS,
     Found,
@@ -25,6 +22,15 @@ from tests.backfill.conftest import (
     records_of,
     source_at,
 )
+from lake_testing.historic_archive import FORMS
+from telemetry_lake.backfill.archive.source import (
+    ProblemKind,
+    SourceFile,
+    SourceRecord,
+    read_records,
+    split_points,
+)
+from telemetry_lake.units import MIB
 
 LINE_FORMS = [name for name in FORMS if name.startswith("lines")]
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
@@ -66,6 +72,36 @@ def test_streams_that_follow_each_other_are_one_text(tmp_path, form):
     found = read_text(tmp_path, content, f"part-00000{FORMS[form].suffix}")
     assert records_of(found) == SMALL_RECORDS
     assert problems_of(found) == []
+
+
+def lzma_alone(text: bytes) -> bytes:
+    return lzma.compress(text, lzma.FORMAT_ALONE, preset=1)
+
+
+@pytest.mark.parametrize("name", ["part-00000", "main.v2.log.6a1.lzma"])
+def test_lzma_alone_is_read_and_a_cut_is_seen(tmp_path, name):
+    content = lzma_alone(TEXT)
+    for whole in (content, lzma_alone(TEXT[:50]) + lzma_alone(TEXT[50:])):
+        found = read_text(tmp_path, whole, name)
+        assert (records_of(found), problems_of(found)) == (SMALL_RECORDS, [])
+    for length in (3, 13, len(content) // 2, len(content) - 1):
+        assert kinds_of(read_text(tmp_path, content[:length], name)) == [ProblemKind.TRUNCATED]
+    found = read_text(tmp_path, lzma.compress(TEXT), "main.lzma")
+    assert kinds_of(found) == [ProblemKind.BAD_HEADER]
+
+
+def test_a_dictionary_of_lzma_has_a_limit(tmp_path):
+    content = bytearray(lzma_alone(TEXT))
+    content[1:5] = (2**30).to_bytes(4, "little")
+    assert kinds_of(read_text(tmp_path, bytes(content), "main.lzma")) == [ProblemKind.CORRUPT]
+
+
+@pytest.mark.parametrize("compress", [*COMPRESSED.values(), lzma_alone])
+def test_zeros_behind_a_stream_are_padding(tmp_path, compress):
+    content = compress(TEXT[:50]) + bytes(8) + compress(TEXT[50:]) + bytes(3 * MIB)
+    found = read_text(tmp_path, content)
+    assert (records_of(found), problems_of(found)) == (SMALL_RECORDS, [])
+    assert kinds_of(read_text(tmp_path, content + b"x" * 100)) == [ProblemKind.CORRUPT]
 
 
 @pytest.mark.parametrize("form", COMPRESSED)
@@ -126,7 +162,7 @@ def test_a_flipped_bit_in_compressed_text_is_seen(tmp_path, form):
         if not problems_of(found):
             unseen.append(at)
             assert records_of(found) == SMALL_RECORDS
-    # Time and system in the header of gzip are under no checksum, and some bits can be told in two ways.
+    # No checksum covers time and system in the header of gzip, and some bits can be encoded in two ways.
     assert len(unseen) <= 10
 
 

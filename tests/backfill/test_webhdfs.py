@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from benchmarks.historic_archive import FORMS, HistoricArchive, write_files
-from telemetry_lake.backfill.source import (
+from lake_testing.hadoop_files import HadoopFiles, format_of, listed, problems_of, records_of
+from lake_testing.hdfs import BLOCK_BYTES, DEADLINE_SECONDS, Hdfs
+from lake_testing.historic_archive import FORMS, HistoricArchive, write_files
+from lake_testing.stack import wait_until
+from telemetry_lake.backfill.archive.source import (
     ProblemKind,
     SourceFile,
     SourceProblem,
@@ -16,13 +19,10 @@ from telemetry_lake.backfill.source import (
     read_records,
     split_points,
 )
-from telemetry_lake.backfill.storage import Gap
-from telemetry_lake.backfill.webhdfs import CHECKSUM_CHUNK_BYTES, PACKET_BYTES, WebHdfs
+from telemetry_lake.backfill.archive.storage import Gap
+from telemetry_lake.backfill.archive.webhdfs import CHECKSUM_CHUNK_BYTES, PACKET_BYTES, WebHdfs
 from telemetry_lake.failures import RetriableError
 from telemetry_lake.settings import SourceFormat, SourceSettings
-from tests.backfill.conftest import HadoopFiles, format_of, listed, problems_of, records_of
-from tests.backfill.hdfs import BLOCK_BYTES, DEADLINE_SECONDS, Hdfs
-from tests.stack_fixture import wait_until
 
 PLAIN, BLOCKS, LINES = "sequence-text-none", "sequence-text-block-default", "lines-none"
 

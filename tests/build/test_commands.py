@@ -1,4 +1,4 @@
-"""What a person meets first: the list of commands, and what is said on a machine that lacks something."""
+"""The list of commands, and the messages on a machine that lacks a program."""
 
 import os
 import re
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
 
 PREFLIGHT = PROJECT_ROOT / "build_tools" / "preflight.sh"
-# All that preflight.sh needs besides what it looks for.
+# The programs that preflight.sh runs, besides those that it looks for.
 SHELL_PROGRAMS = ("sh", "sed", "head")
 
 
 @pytest.fixture
 def bare_machine(tmp_path: Path) -> Path:
-    """A folder to be the whole PATH: a shell, and neither Python nor Java nor Maven."""
+    """A folder to use as the whole PATH: a shell, and neither Python nor Java nor Maven."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in SHELL_PROGRAMS:
@@ -27,9 +27,9 @@ def bare_machine(tmp_path: Path) -> Path:
     return folder
 
 
-def add_program(folder: Path, name: str, says: str) -> None:
+def add_program(folder: Path, name: str, output: str) -> None:
     program = folder / name
-    program.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+    program.write_text(f"#!/bin/sh\necho '{output}' >&2\n")
     program.chmod(0o755)
 
 
@@ -52,7 +52,7 @@ def test_this_machine_has_what_is_needed() -> None:
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
 
 
-def test_a_bare_machine_is_told_what_is_missing_and_how_to_get_it(bare_machine: Path) -> None:
+def test_the_messages_on_a_bare_machine_say_what_is_missing_and_how_to_get_it(bare_machine: Path) -> None:
     answer = preflight(bare_machine)
     assert answer.returncode == 1
     lines = answer.stderr.splitlines()
@@ -61,16 +61,18 @@ def test_a_bare_machine_is_told_what_is_missing_and_how_to_get_it(bare_machine: 
 
 
 @pytest.mark.parametrize(
-    "says", ['openjdk version "1.8.0_392"', 'openjdk version "11.0.2" 2019-01-15', "garbage"]
+    "output", ['openjdk version "1.8.0_392"', 'openjdk version "11.0.2" 2019-01-15', "garbage"]
 )
-def test_an_old_java_does_not_count(bare_machine: Path, says: str) -> None:
-    add_program(bare_machine, "java", says)
+def test_an_old_java_does_not_count(bare_machine: Path, output: str) -> None:
+    add_program(bare_machine, "java", output)
     assert "Java 17 or newer is needed but" in preflight(bare_machine).stderr
 
 
-@pytest.mark.parametrize("says", ['openjdk version "17.0.15" 2025-04-15', 'java version "21" 2023-09-19 LTS'])
-def test_a_new_java_counts(bare_machine: Path, says: str) -> None:
-    add_program(bare_machine, "java", says)
+@pytest.mark.parametrize(
+    "output", ['openjdk version "17.0.15" 2025-04-15', 'java version "21" 2023-09-19 LTS']
+)
+def test_a_new_java_counts(bare_machine: Path, output: str) -> None:
+    add_program(bare_machine, "java", output)
     assert "Java 17" not in preflight(bare_machine).stderr
 
 

@@ -10,19 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from lake_testing.stack import Lake, RunningProgram, free_ports
 from local_stack.ingest_nodes import IngestNode
 from local_stack.program import LOOPBACK
-from telemetry_lake.settings import PROJECT_ROOT
-from tests.stack_fixture import Lake, RunningProgram, free_ports
+from telemetry_lake.project_files import PROJECT_ROOT
 
 
 @pytest.fixture
 def ingest_node(lake: Lake, tmp_path: Path) -> Iterator[IngestNode]:
     """An ingest node that ships into this test's own lake."""
+    port = free_ports(2)
     node = IngestNode(
         node="fleet-test",
-        port=free_ports(1),
+        port=port,
         port_variable="",
+        private_port=port + 1,
+        private_port_variable="",
         spool_directory=tmp_path / "spool",
         project_root=PROJECT_ROOT,
         log_file=tmp_path / "ingest.log",

@@ -13,9 +13,9 @@ from client_fleet.histograms import (
     histogram_definitions,
     linear_bounds,
 )
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
 
-FIREFOX_PING = PROJECT_ROOT / "tests" / "convert" / "data" / "ping.v1.record"
+FIREFOX_PING = PROJECT_ROOT / "lake_testing" / "data" / "ping.v1.record"
 RECORD_HEADER = struct.Struct("<BHIQ")
 
 

@@ -19,7 +19,7 @@ from client_fleet.gzip_parts import Document, section
 from client_fleet.histograms import histogram_definitions
 from client_fleet.pings import LIVE, NOT_STORED, OVERSIZED_BYTES, Ping, PingKind, Pings, Shares
 from telemetry_lake.failures import ErrorType, PingRejected
-from telemetry_lake.submission_path import parse_submission_path
+from telemetry_lake.raw.submission_path import parse_submission_path
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SPECIAL = Shares(duplicates=0.1, late=0.1, malformed=0.3, oversized=0.01)
@@ -165,6 +165,8 @@ def test_malformed_pings_cover_the_errors_that_a_client_can_make(special):
     expected = {ping.expected for ping in special if ping.kind is PingKind.MALFORMED}
     # Unified pings need no definitions, and what has a wrong type does not fit its schema already.
     never = {ErrorType.UNKNOWN_HISTOGRAM_REVISION, ErrorType.INVALID_VALUE}
+    # A document that is too large costs a fleet too much, and no client can cause a defect of the lake.
+    never |= {ErrorType.TOO_LARGE, ErrorType.CONVERSION_FAILED}
     assert expected == {f"rejected:{error}" for error in set(ErrorType) - never}
 
 

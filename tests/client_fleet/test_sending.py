@@ -12,11 +12,11 @@ from client_fleet import sending
 from client_fleet.pings import Pings, Shares
 from client_fleet.proof import Acknowledgement, ProofFile, read_proof
 from client_fleet.tally import Latencies
-from telemetry_lake.index_message import IndexMessage
-from telemetry_lake.index_queue import IndexQueue
-from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.raw_object import RawObject
-from tests.stack_fixture import free_ports, wait_until
+from lake_testing.stack import free_ports, wait_until
+from telemetry_lake.raw.index_message import IndexMessage
+from telemetry_lake.raw.index_queue import IndexQueue
+from telemetry_lake.raw.raw_object import RawObject
+from telemetry_lake.storage.object_store import ObjectStore
 
 FEW = ("--clients", "20", "--seed", "7", "--quiet")
 

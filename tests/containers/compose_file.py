@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
 
 COMPOSE_FILE: Final = PROJECT_ROOT / "docker-compose.yaml"
 DOCKERFILE: Final = PROJECT_ROOT / "Dockerfile"

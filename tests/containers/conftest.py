@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from telemetry_lake.settings import PROJECT_ROOT
+from telemetry_lake.project_files import PROJECT_ROOT
 
 
 @pytest.fixture

@@ -11,11 +11,14 @@ from typing import Any, Final
 
 import pytest
 
+from local_stack.airflow import CLEANING
+from local_stack.airflow_cleaning import FAILED
 from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
 from local_stack.layout import Layout
-from local_stack.plan import Plan, plan
+from local_stack.plan import Plan, make_plan
 from local_stack.program import LOOPBACK, Program
-from telemetry_lake.settings import PROJECT_ROOT, Settings
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Settings
 from tests.containers import compose_file
 
 MAKE_ENV: Final = PROJECT_ROOT / "docker" / "make_env.sh"
@@ -33,7 +36,6 @@ AIRFLOW_DIFFERS: Final = {
     "AIRFLOW_HOME",
     "PYTHONPATH",
     "PYSPARK_PYTHON",
-    "AIRFLOW_CONN_AWS_DEFAULT",
     "AIRFLOW__API__HOST",
     "AIRFLOW__CORE__DAGS_FOLDER",
     "AIRFLOW__CORE__PLUGINS_FOLDER",
@@ -46,10 +48,26 @@ AIRFLOW_DIFFERS: Final = {
     "AIRFLOW__API__SECRET_KEY",
     "AIRFLOW__API_AUTH__JWT_SECRET",
 }
+FOLDERS: Final = {
+    # Folders in commands of the local stack, by their last part, and what they are in the container.
+    "airflow": "/var/lib/telemetry_lake/airflow/logs",
+    "cleaning": "/var/lib/telemetry_lake/airflow/cleaning",
+}
 FOLDERS_OF_THE_CONTAINER: Final = {"TELEMETRY_LAKE_CONVERSION__HISTOGRAM_DEFINITIONS_DIRECTORY"}
 SETTINGS_FILE_VARIABLE: Final = "TELEMETRY_LAKE_ENV_FILE"
 SECRET_NAMES: Final = re.compile(r"PASSWORD|SECRET|_KEY|CREDENTIAL|TOKEN|CONN|PROPERTIES")
-SECRET_KEYS_IN_JSON: Final = {"credential", "s3.access-key-id", "s3.secret-access-key", "login", "password"}
+ROLE_KEYS: Final = "TELEMETRY_LAKE_ROLE_KEYS"
+NOT_PUBLISHED: Final = "LOCAL_STACK_SQS_PORT"
+"""ElasticMQ takes any key: only the services on its network reach it."""
+USERS_OF_A_NETWORK: Final = {
+    "edge": {"balancer", "ingest-node-1", "ingest-node-2", "client-fleet"},
+    "storage": {
+        *("seaweedfs", "create-tables", "ingest-node-1", "ingest-node-2"),
+        *("airflow-api-server", "airflow-scheduler", "airflow-triggerer", "web"),
+    },
+    "queue": {"elasticmq", "ingest-node-1", "ingest-node-2", "airflow-triggerer", "airflow-scheduler"},
+    "airflow": {"postgres", "airflow-migrate", "airflow-cleaning", *AIRFLOW},
+}
 
 
 @pytest.fixture
@@ -61,7 +79,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     for name in ("haproxy", "initdb", "postgres", "java"):
         (programs / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
-    return plan(
+    return make_plan(
         Layout(tmp_path / "stack"),
         StackConfiguration(
             variables=StackVariables.model_construct(),
@@ -80,11 +98,12 @@ def variables(stack: Plan, tmp_path: Path) -> dict[str, str]:
     env_file = tmp_path / "compose.env"
     subprocess.run([MAKE_ENV, env_file], check=True, capture_output=True)
     generated = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
-    return {
-        **generated,
-        "LAKE_ACCESS_KEY_ID": stack.s3.access_key_id,
-        "LAKE_SECRET_ACCESS_KEY": stack.s3.secret_access_key,
+    secrets = {
+        f"LAKE_SECRET_OF_{role.upper()}": key.secret_access_key.get_secret_value()
+        for role, key in stack.s3.role_keys.items()
     }
+    assert secrets.keys() <= generated.keys()
+    return {**generated, **secrets, "SEAWEEDFS_INNER_SECRET": stack.s3.inner_secret}
 
 
 @pytest.fixture
@@ -106,11 +125,11 @@ def lake_environment(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def ours(services: Mapping[str, Any]) -> dict[str, Any]:
-    """The services that run our image and belong to the lake, which its clients do not."""
+    """The services that run our image and reach the lake, which its clients and the cleaning do not."""
     return {
         name: service
         for name, service in services.items()
-        if "telemetry-lake" in service["image"] and name != "client-fleet"
+        if "telemetry-lake" in service["image"] and name not in {"client-fleet", CLEANING}
     }
 
 
@@ -135,7 +154,11 @@ def test_the_same_ports_are_published_and_on_loopback_only(stack: Plan, services
     for item in stack.programs:
         if item.name in WITHOUT_A_SERVICE:
             continue
-        expected = {port for port, variable in item.ports.items() if "INTERNAL" not in variable}
+        expected = {
+            port
+            for port, variable in item.ports.items()
+            if "INTERNAL" not in variable and variable != NOT_PUBLISHED
+        }
         published = services[item.name].get("ports", [])
         assert all(entry.startswith(f"{LOOPBACK}:") for entry in published), item.name
         assert {int(entry.split(":")[1]) for entry in published} == expected, item.name
@@ -153,6 +176,9 @@ def test_the_same_commands_are_run(stack: Plan, services: dict[str, Any]) -> Non
             assert api_server_script.endswith(f"exec {' '.join(expected)}\n")
         else:
             command = [as_seen_from_this_machine(part) for part in services[item.name]["command"]]
+            expected = [
+                FOLDERS.get(Path(part).name, part) if part.startswith("/") else part for part in expected
+            ]
             assert command == expected, item.name
     # The local stack notes that the database is up to date; a container only asks again.
     [migration] = [item for item in stack.items if item.name == "airflow-migrate"]
@@ -169,11 +195,37 @@ def test_every_service_of_ours_gets_the_settings_of_the_local_stack(
             for name, value in (
                 (name, as_seen_from_this_machine(value)) for name, value in environment.items()
             )
-            if "_INGEST__" not in name and name not in FOLDERS_OF_THE_CONTAINER
+            if not any(group in name for group in ("_INGEST__", "_WEB__", "_AIRFLOW__", "_ANALYSIS__"))
+            and name not in FOLDERS_OF_THE_CONTAINER | {ROLE_KEYS}
         }
 
     for name, service in ours(services).items():
         assert comparable(lake_environment(service)) == comparable(stack.lake_environment), name
+
+
+def test_every_service_gets_the_keys_of_its_roles_and_no_others(
+    stack: Plan, services: dict[str, Any]
+) -> None:
+    all_keys = json.loads(stack.lake_environment[ROLE_KEYS])
+    for item in stack.items:
+        if item.name not in ours(services) or item.name in ("seaweedfs", "elasticmq"):
+            continue
+        file = stack.layout.settings_file(item.name)
+        variables = dict(line.split("=", 1) for line in item.files.get(file, "").splitlines())
+        expected = json.loads(variables.get(ROLE_KEYS, "'{}'").strip("'"))
+        given = json.loads(services[item.name]["environment"].get(ROLE_KEYS, "{}"))
+        assert given == expected == {role: all_keys[role] for role in expected}, item.name
+    assert json.loads(services["seaweedfs"]["environment"][ROLE_KEYS]) == all_keys
+    assert "node" not in json.loads(services["airflow-scheduler"]["environment"][ROLE_KEYS])
+
+
+def test_a_service_reaches_only_what_it_uses(services: dict[str, Any]) -> None:
+    networks = compose_file.as_written()["networks"]
+    found = {
+        network: {name for name, service in services.items() if network in service["networks"]}
+        for network in networks
+    }
+    assert found == USERS_OF_A_NETWORK
 
 
 def test_ingest_nodes_are_set_up_as_in_the_local_stack(stack: Plan, services: dict[str, Any]) -> None:
@@ -183,10 +235,30 @@ def test_ingest_nodes_are_set_up_as_in_the_local_stack(stack: Plan, services: di
             name: value for name, value in local.environment.items() if name != SETTINGS_FILE_VARIABLE
         } | {
             "TELEMETRY_LAKE_INGEST__HOST": "0.0.0.0",
+            "TELEMETRY_LAKE_INGEST__PRIVATE_HOST": "0.0.0.0",
             "TELEMETRY_LAKE_INGEST__SPOOL_DIRECTORY": "/var/lib/telemetry_lake/spool",
         }
         given = lake_environment(services[node.name])
         assert {name: value for name, value in given.items() if "_INGEST__" in name} == expected
+
+
+def test_the_web_pages_listen_outside_and_keep_their_copy_on_a_volume(
+    stack: Plan, services: dict[str, Any]
+) -> None:
+    [local] = [item for item in stack.programs if item.name == "web"]
+    given = lake_environment(services["web"])
+    assert {name: value for name, value in given.items() if "_WEB__" in name} == {
+        "TELEMETRY_LAKE_WEB__HOST": "0.0.0.0",
+        "TELEMETRY_LAKE_WEB__PORT": local.environment["TELEMETRY_LAKE_WEB__PORT"],
+        "TELEMETRY_LAKE_WEB__CUBES_DIRECTORY": "/var/lib/telemetry_lake/dashboard",
+        "TELEMETRY_LAKE_WEB__MINIMUM_CLIENTS_ELSEWHERE": "0",
+        "TELEMETRY_LAKE_WEB__ANALYSES": local.environment["TELEMETRY_LAKE_WEB__ANALYSES"],
+        "TELEMETRY_LAKE_WEB__USERS_FILE": "/var/lib/telemetry_lake/analyses/users.json",
+    }
+    assert services["web"]["volumes"] == [
+        "dashboard:/var/lib/telemetry_lake/dashboard",
+        "analyses:/var/lib/telemetry_lake/analyses",
+    ]
 
 
 def test_spools_and_databases_are_on_volumes_of_their_own(services: dict[str, Any]) -> None:
@@ -215,8 +287,18 @@ def test_airflow_is_set_up_as_in_the_local_stack(
     given.pop("AIRFLOW_ADMIN_PASSWORD", None)
     assert set(given) == set(expected)
     assert {name for name in given if given[name] != expected[name]} <= AIRFLOW_DIFFERS
-    connection = json.loads(as_seen_from_this_machine(given["AIRFLOW_CONN_AWS_DEFAULT"]))
-    assert connection == json.loads(expected["AIRFLOW_CONN_AWS_DEFAULT"])
+
+
+def test_the_cleaning_has_the_database_of_airflow_and_no_key(stack: Plan, services: dict[str, Any]) -> None:
+    [local] = [item for item in stack.programs if item.name == CLEANING]
+    given = services[CLEANING]["environment"]
+    assert set(given) == set(local.environment) - {SETTINGS_FILE_VARIABLE}
+    assert {name for name in given if given[name] != local.environment[name]} <= AIRFLOW_DIFFERS
+    scheduler = services["airflow-scheduler"]["environment"]
+    assert all(scheduler[name] == value for name, value in given.items())
+    assert [name for name in given if SECRET_NAMES.search(name)] == ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    check = services[CLEANING]["healthcheck"]["test"]
+    assert check == ["CMD", "test", "!", "-e", f"{services[CLEANING]['command'][-1]}/{FAILED}"]
 
 
 def test_every_setting_given_is_a_real_one(services: dict[str, Any]) -> None:
@@ -224,6 +306,8 @@ def test_every_setting_given_is_a_real_one(services: dict[str, Any]) -> None:
         for variable in lake_environment(service):
             group, _, field = variable.removeprefix("TELEMETRY_LAKE_").lower().partition("__")
             assert group in Settings.model_fields, f"{name}: {variable}"
+            if not field:
+                continue
             group_class = Settings.model_fields[group].annotation
             assert group_class is not None
             assert field in group_class.model_fields, f"{name}: {variable}"
@@ -240,7 +324,7 @@ def test_the_settings_given_are_accepted(services: dict[str, Any], monkeypatch: 
 
 @pytest.fixture
 def container_settings(services: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in lake_environment(services["seaweedfs"]).items():
+    for name, value in services["seaweedfs"]["environment"].items():
         monkeypatch.setenv(name, value)
     return Settings(_env_file=None)
 
@@ -277,7 +361,7 @@ def test_the_balancer_is_configured_as_in_the_local_stack(stack: Plan) -> None:
     ports = {str(node.port): node.name for node in stack.nodes}
     expected = re.sub(rf"{LOOPBACK}:(\d+) check", lambda match: f"{ports[match[1]]}:{match[1]} check", local)
     expected = expected.replace(f"bind {LOOPBACK}:", "bind *:")
-    # Docker's own name server, because a container that is made anew gets another address.
+    # Docker's own name server, because a container that is created again gets another address.
     found = (PROJECT_ROOT / "docker" / "haproxy.cfg").read_text()
     found = "".join(line for line in found.splitlines(keepends=True) if not line.startswith("#"))
     found = re.sub(r"resolvers docker\n(    .*\n)+", "", found)
@@ -313,18 +397,18 @@ def test_nothing_runs_with_more_rights_than_it_needs(services: dict[str, Any]) -
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys(), name
-        # Ours and HAProxy's images name a user of their own; PostgreSQL's starts as root unless told.
+        # Ours and HAProxy's images name a user of their own; PostgreSQL's starts as root without one.
         assert service.get("user") == ("postgres" if name == "postgres" else None), name
 
 
 def test_no_secret_is_written_down() -> None:
     for name, service in compose_file.as_written()["services"].items():
         for variable, value in service.get("environment", {}).items():
-            if not SECRET_NAMES.search(variable) or variable.endswith("_FILE"):
+            if not SECRET_NAMES.search(variable) or variable.endswith(("_FILE", "TAKES_S3_KEY")):
                 continue
             if value.startswith("{"):
-                secrets = list(secret_values(json.loads(value)))
-                assert secrets, f"{name}: {variable}"
+                secrets = secret_values(json.loads(value))
+                assert secrets or variable.endswith("PROPERTIES"), f"{name}: {variable}"
             elif "://" in value:
                 secrets = re.findall(r"//[^:]+:([^@]+)@", value)
                 assert secrets, f"{name}: {variable}"
@@ -335,7 +419,9 @@ def test_no_secret_is_written_down() -> None:
 
 
 def secret_values(document: Mapping[str, Any]) -> list[str]:
-    return [value for key, value in document.items() if key in SECRET_KEYS_IN_JSON]
+    """What is secret in a JSON value: the secrets of roles, and nothing of catalogs."""
+    assert not {"credential", "s3.access-key-id", "s3.secret-access-key"} & document.keys()
+    return [key["secret_access_key"] for key in document.values() if isinstance(key, dict)]
 
 
 def test_every_secret_is_generated_once_and_kept_private(tmp_path: Path) -> None:
@@ -344,7 +430,7 @@ def test_every_secret_is_generated_once_and_kept_private(tmp_path: Path) -> None
     first = env_file.read_text()
     generated = dict(line.split("=", 1) for line in first.splitlines())
     assert compose_file.required_variables() <= generated.keys()
-    # What is used without a message of its own is asked for with one elsewhere, or has a default.
+    # A variable without a message of its own has one elsewhere, or a default.
     optional = compose_file.used_variables() - compose_file.required_variables()
     assert optional == {"LAKE_IMAGE", "POSTGRES_IMAGE", "HAPROXY_IMAGE", "BASE_IMAGE"}
     assert env_file.stat().st_mode & 0o777 == 0o600
@@ -410,4 +496,4 @@ def test_the_image_runs_as_an_ordinary_user_and_bakes_in_no_network() -> None:
 def test_both_generations_of_compose_read_the_file() -> None:
     # Compose 1.29 knows no top-level `name`, Compose 2 calls `version` obsolete.
     top = {key for key in compose_file.as_written() if not key.startswith("x-")}
-    assert top == {"services", "volumes"}
+    assert top == {"services", "networks", "volumes"}

@@ -11,9 +11,9 @@ from typing import Final
 
 import pytest
 
+from lake_testing.stack import EmbeddedS3, free_ports
 from local_stack.program import Unhealthy
-from telemetry_lake.settings import PROJECT_ROOT
-from tests.stack_fixture import EmbeddedS3, free_ports
+from telemetry_lake.project_files import PROJECT_ROOT
 
 HEALTHY: Final = PROJECT_ROOT / "docker" / "healthy.py"
 
@@ -35,7 +35,7 @@ def test_an_error_is_not_healthy(embedded_s3: EmbeddedS3) -> None:
     assert "403" in answer.stderr
 
 
-def test_nobody_there_is_not_healthy() -> None:
+def test_a_port_that_is_not_listened_on_is_not_healthy() -> None:
     answer = healthy(f"http://127.0.0.1:{free_ports(1)}/")
     assert answer.returncode == 1
     assert "refused" in answer.stderr
@@ -70,7 +70,7 @@ def test_a_service_that_stays_unhealthy_is_ended(
     for _ in range(embedded_service.MAX_FAILED_CHECKS - 1):
         with pytest.raises(Unhealthy):
             embedded_service.check(gone)
-    # One good answer, and the count begins anew.
+    # One good answer, and the count begins again.
     embedded_service.check(embedded_s3.service)
     for _ in range(embedded_service.MAX_FAILED_CHECKS - 1):
         with pytest.raises(Unhealthy):

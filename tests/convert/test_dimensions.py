@@ -2,20 +2,22 @@
 
 import json
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lake_testing.ping_builders import live_row, settings, telemetry_path, unified_document
 from telemetry_lake.columns import DIMENSIONS
-from telemetry_lake.convert import Converter, restore_document
-from telemetry_lake.convert.dimensions import (
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.convert.derivation.derived import dimension
+from telemetry_lake.convert.derivation.dimensions import (
     DIMENSION_MAX_CHARACTERS,
-    dimension_values,
     load_dimensions,
 )
+from telemetry_lake.documents.restore import restore_document
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import ConversionSettings
-from tests.convert.ping_builders import live_row, settings, telemetry_path, unified_document
 
 
 def document_file(tmp_path, **allowed):
@@ -26,7 +28,11 @@ def document_file(tmp_path, **allowed):
 
 
 def decide(tmp_path, allowed):
-    return dimension_values(load_dimensions(document_file(tmp_path, reason=allowed)), "reason")
+    """The function from what a ping sent as its reason, perhaps nothing, to the value of the column."""
+    rule = load_dimensions(document_file(tmp_path, reason=allowed)).rule("reason")
+    return lambda value: (
+        pl.DataFrame({"reason": [value]}, schema={"reason": pl.String}).select(dimension(rule)).item()
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,8 @@ def test_absent_is_unknown_before_the_rule_is_asked(tmp_path):
 @given(st.text(max_size=20))
 def test_unsafe_characters_never_get_through(value):
     rule = load_dimensions(ConversionSettings().dimensions_file).rule("reason")
-    if rule.allows(value):
+    column = pl.DataFrame({"reason": [value]}).select(dimension(rule))
+    if column.item() == value:
         assert not set(value) & set("/\\%'\"\n\r\0\t?*<>|$`;&=#")
         assert not value.startswith((".", "-", " "))
 

@@ -5,13 +5,10 @@ from datetime import date
 
 import pytest
 
-from benchmarks.realistic_pings import real_ping
-from telemetry_lake.convert import Converter, restore_document
-from telemetry_lake.convert.histograms import dense_counts
-from telemetry_lake.number_lists import list_numbers
-from tests.convert.ping_builders import (
+from lake_testing.ping_builders import (
     DOCUMENT_ID,
     RAW_KEY,
+    REVISION,
     TIME,
     classic_document,
     convert,
@@ -27,7 +24,13 @@ from tests.convert.ping_builders import (
     telemetry_path,
     unified_document,
 )
+from lake_testing.realistic_pings import real_ping
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.documents.restore import restore_document
+from telemetry_lake.histograms.list_text import list_numbers
+from telemetry_lake.histograms.stored import dense_counts
 
+CLIENT = "5bf8dd85-7f2e-4cf9-8bb7-6cdfb3a6c8da"
 FLAG = {"range": [1, 2], "bucket_count": 3, "histogram_type": 3}
 
 
@@ -198,6 +201,47 @@ def test_version_5():
     assert restore_document(row) == document
 
 
+def test_a_unified_ping_as_the_first_server_archived_it():
+    """Its version was raised, `info` added, and its histograms made compact."""
+    document = unified_document(histograms={"STARTUP_CRASH_DETECTED": [0, 1, 0, 1, -1, -1, -1, -1]})
+    document["version"] = 5
+    document["payload"]["info"]["revision"] = REVISION
+    document["info"] = {"reason": "main", "appName": "Firefox", "appUpdateChannel": "esr"}
+    row = live_row(telemetry_path("main"), document)
+    assert (row["document_version"], row["app_name"], row["reason"]) == ("5", "Firefox", "shutdown")
+    assert dense_counts(histogram(row, "STARTUP_CRASH_DETECTED")) == [0, 1, 0]
+    assert restore_document(row) == document
+
+    document["payload"]["info"]["revision"] = "of a build that no definitions are at hand for"
+    row = live_row(telemetry_path("main"), document)
+    assert (row["histograms"], row["unknown_histograms"]) == ([], 1)
+    assert restore_document(row) == document
+
+
+@pytest.mark.parametrize("document_type", ["sync", "saved-session"])
+def test_a_unified_ping_of_version_5(document_type):
+    document = unified_document(document_type)
+    document["version"] = 5
+    row = live_row(telemetry_path(document_type), document)
+    assert (row["document_version"], row["client_id"]) == ("5", document["clientId"])
+    assert restore_document(row) == document
+
+
+def test_a_stray_version_of_another_format_decides_nothing():
+    unified = {**unified_document(), "ver": 1}
+    assert live_row(telemetry_path("main"), unified)["document_version"] == "4"
+    classic = {**classic_document(), "version": 4}
+    assert live_row(telemetry_path("idle-daily"), classic)["document_version"] == "1"
+
+
+@pytest.mark.parametrize("ver", [2, 3, "3"])
+def test_the_channel_of_firefox_os_under_its_other_name(ver):
+    document = {"ver": ver, "app.update.channel": "nightly", "info": {"appUpdateChannel": "UNKNOWN"}}
+    row = live_row(telemetry_path("ftu"), document)
+    assert (row["app_update_channel"], row["document_version"]) == ("nightly", str(ver))
+    assert restore_document(row) == document
+
+
 @pytest.mark.parametrize("document_type", ["main", "saved-session", "first-shutdown"])
 def test_unified_pings_with_measurements(document_type):
     document = unified_document(
@@ -228,7 +272,7 @@ def test_unified_pings_with_measurements(document_type):
         ("content", "K", "é", "1", "1", -1.0),
     ]
     assert dense_counts(histogram(row, "GC_MS")) == [1, 0, 2, 0, 0]
-    assert row["client_id"] == "5BF8DD85-7F2E-4CF9-8BB7-6CDFB3A6C8DA"
+    assert row["client_id"] == "5bf8dd85-7f2e-4cf9-8bb7-6cdfb3a6c8da"
     assert [
         row[name] for name in ("reason", "app_name", "app_update_channel", "app_version", "app_build_id")
     ] == [
@@ -323,17 +367,17 @@ def test_glean_ping():
 
 
 def test_type_of_one_s_own():
-    document = {"text": "hello", "client_id": "me", "count": 1e3, "big": 123456789012345678901234567890}
+    document = {"text": "hello", "client_id": CLIENT, "count": 1e3, "big": 123456789012345678901234567890}
     row = live_row(generic_path("lake-demo", "greeting"), document)
-    assert (row["client_id"], row["app_name"], row["reason"]) == ("me", "lake-demo", "UNKNOWN")
+    assert (row["client_id"], row["app_name"], row["reason"]) == (CLIENT, "lake-demo", "UNKNOWN")
     assert row["document"] == '{"text":"hello","count":1000.0,"big":123456789012345678901234567890}'
     assert restore_document(row) == document
 
 
 def test_namespace_that_accepts_unknown_types():
     converter = Converter(settings(accept_unknown_types_of={"startup"}))
-    row = live_row(generic_path("startup", "whatever", "9"), {"clientId": "me", "x": [1]}, converter)
-    assert (row["document_type"], row["document_version"], row["client_id"]) == ("whatever", "9", "me")
+    row = live_row(generic_path("startup", "whatever", "9"), {"clientId": CLIENT, "x": [1]}, converter)
+    assert (row["document_type"], row["document_version"], row["client_id"]) == ("whatever", "9", CLIENT)
 
 
 def test_what_the_document_says_comes_before_what_the_path_says():

@@ -8,165 +8,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.realistic_pings import real_ping
-from telemetry_lake.convert import Converter, restore_document
-from tests.convert import ping_builders as build
-from tests.convert.ping_builders import (
-    REVISION,
-    classic_document,
+from lake_testing import ping_builders as build
+from lake_testing.ping_builders import (
     convert,
-    generic_path,
     gzipped,
     ping,
     rows_of,
     telemetry_path,
     unified_document,
 )
+from lake_testing.realistic_pings import real_ping
+from lake_testing.submissions import submissions
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.convert.histogram_readers import read_plainly
+from telemetry_lake.documents.restore import restore_document
 
 FAST = Converter(build.settings())
-SLOW = Converter(build.settings(), one_by_one=True)
-
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.integers(2**52, 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8"), max_size=8)
-)
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-    max_leaves=8,
-)
-counts = st.integers(0, 2**40) | st.integers(0, 3)
-sums = st.integers(-2, 10**6) | st.floats(allow_nan=False, allow_infinity=False) | st.integers(2**53, 2**65)
-decimals = st.decimals(0, 10**6, places=13, allow_nan=False).map(float)
-sum_fields = st.dictionaries(
-    st.sampled_from(["sum", "log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi"]),
-    sums,
-    max_size=5,
-)
-ranges = st.sampled_from(
-    [
-        ([1, 10], 5, 1, (0, 1, 4, 7, 10)),
-        ([1, 2], 3, 2, (0, 1, 2)),
-        ([1, 2], 3, 4, (0, 1, 2)),
-        ([1, 50], 51, 5, (0, 1, 25, 50)),
-        ([1, 3000], 10, 0, (0, 1, 3, 8, 21, 57, 154, 414, 1114, 3000)),
-    ]
-)
-
-
-@st.composite
-def histograms(draw):
-    """Mostly ordinary ones, and now and then every way in which one can be unusual."""
-    range_, bucket_count, kind, bounds = draw(ranges)
-    chosen = draw(st.lists(st.sampled_from(bounds), unique=True, max_size=5).map(sorted))
-    values_of = {str(bound): draw(counts) for bound in chosen}
-    if draw(st.booleans()):
-        histogram = {
-            "range": range_,
-            "bucket_count": bucket_count,
-            "histogram_type": kind,
-            "values": values_of,
-            **draw(sum_fields),
-        }
-    else:
-        histogram = {
-            "bucket_count": bucket_count,
-            "histogram_type": kind,
-            "sum": draw(sums),
-            "range": range_,
-            "values": values_of,
-        }
-    match draw(st.integers(0, 40)):
-        case 0:
-            histogram["new field"] = draw(values)
-        case 1:
-            del histogram[draw(st.sampled_from(["range", "bucket_count", "histogram_type"]))]
-        case 2:
-            histogram["histogram_type"] = draw(st.sampled_from([6, 17, 1.0]))
-        case 3:
-            histogram["values"] = dict(reversed(list(histogram["values"].items())))
-        case 4:
-            histogram["range"] = draw(
-                st.sampled_from([[0, 10], [10, 1], [1, 10.0], [-1, 10], [1, 2**31 - 1]])
-            )
-        case 5:
-            histogram = dict(draw(st.permutations(list(histogram.items()))))
-        case 6:
-            histogram["values"][draw(st.sampled_from(["2", "01", "x", " 1", "1e1"]))] = 1
-        case 7:
-            histogram["values"]["1"] = draw(scalars)
-    return histogram
-
-
-names = st.sampled_from(
-    [
-        "CYCLE_COLLECTOR_FULL",
-        "A11Y_INSTANTIATED_FLAG",
-        "STARTUP_CRASH_DETECTED",
-        "GC_REASON_2",
-        "X",
-        "É",
-        'q"',
-    ]
-)
-keys = st.text(max_size=4) | st.sampled_from(["google.urlbar", "ddg"])
-plain = st.dictionaries(names, histograms(), max_size=4)
-keyed = st.dictionaries(names, st.dictionaries(keys, histograms(), max_size=3), max_size=3)
-extras = st.dictionaries(st.text(max_size=5), values, max_size=3)
-
-
-@st.composite
-def unified(draw):
-    document = unified_document(
-        **draw(
-            st.fixed_dictionaries(
-                {},
-                optional={
-                    "histograms": plain,
-                    "keyedHistograms": keyed,
-                    "processes": st.dictionaries(
-                        st.sampled_from(["parent", "content", "gpu", "a/b~c", "é"]),
-                        st.fixed_dictionaries(
-                            {}, optional={"histograms": plain, "keyedHistograms": keyed, "scalars": values}
-                        ),
-                        max_size=3,
-                    ),
-                    "simpleMeasurements": values,
-                },
-            )
-        )
-    )
-    if draw(st.booleans()):
-        document["payload"]["info"]["revision"] = REVISION
-    for name in draw(st.lists(st.sampled_from(["id", "clientId", "environment"]), unique=True)):
-        del document[name]
-    if draw(st.booleans()):
-        document["application"]["channel"] = draw(st.sampled_from(["", "release", "mine", None]))
-    return telemetry_path("main"), {**draw(extras), **document}
-
-
-@st.composite
-def classic(draw):
-    document = classic_document(**{**draw(extras), "histograms": draw(plain)})
-    document["ver"] = 1
-    return telemetry_path("idle-daily"), document
-
-
-@st.composite
-def dense(draw):
-    counted = st.lists(st.integers(0, 5), min_size=3, max_size=3)
-    five = st.lists(st.integers(-1, 5) | st.floats(-2, 2) | st.just(2**60 + 1), min_size=5, max_size=5)
-    one = st.tuples(counted, five).map(lambda parts: parts[0] + parts[1])
-    chosen = draw(st.dictionaries(st.sampled_from(["A11Y_INSTANTIATED_FLAG", "X"]), one, max_size=2))
-    return telemetry_path("idle-daily"), {**classic_document(histograms=chosen), "ver": 2}
-
-
-generic = extras.map(lambda more: (generic_path("lake-demo", "greeting"), {**more, "text": "hello"}))
-submissions = unified() | classic() | dense() | generic
+SLOW = Converter(build.settings(), read_histograms=read_plainly)
 
 
 def converted_alike(rows):

@@ -1,15 +1,14 @@
 """Every error type: what brings it about, what the row says, and what it must not say."""
 
+import bz2
 import gzip
 import json
+import zlib
 from datetime import timedelta
 
 import pytest
 
-from telemetry_lake.convert import Converter, Origin
-from telemetry_lake.convert.histograms import HISTOGRAMS_MAX_COUNT
-from telemetry_lake.failures import ErrorType
-from tests.convert.ping_builders import (
+from lake_testing.ping_builders import (
     ADDRESS,
     DOCUMENT_ID,
     RAW_KEY,
@@ -29,6 +28,11 @@ from tests.convert.ping_builders import (
     telemetry_path,
     unified_document,
 )
+from telemetry_lake.convert.converter import Converter, Origin
+from telemetry_lake.convert.decompress import EXPANSION_FREE_BYTES, MEMBERS_MAX_COUNT
+from telemetry_lake.convert.histogram_readers import READERS
+from telemetry_lake.convert.plain_histograms import HISTOGRAMS_MAX_COUNT, RANGES_MAX_COUNT
+from telemetry_lake.failures import ErrorType
 
 MAIN = telemetry_path("main")
 GREETING = generic_path("lake-demo", "greeting")
@@ -49,6 +53,7 @@ NOT_HEXADECIMAL["info"]["revision"] = REVISION.replace("a55c55edf302", "../../et
 NAMELESS = classic_with(linear({"1": 1}))
 del NAMELESS["info"]["revision"]
 
+MANY_RANGES = {f"H{number}": linear({}, range=[1, 10 + number]) for number in range(RANGES_MAX_COUNT + 1)}
 SHORT = {**classic_with([1, 2, 0, 0, 0, 0, 0], "STARTUP_CRASH_DETECTED"), "ver": 2}
 
 REJECTIONS = [
@@ -61,6 +66,9 @@ REJECTIONS = [
     ("invalid_gzip", "decompress", MAIN, gzipped({}) + b"more"),
     ("invalid_gzip", "decompress", MAIN, gzipped({}) + b"\x1f\x8b"),
     ("invalid_gzip", "decompress", MAIN, b"\x1f\x8b" + bytes(40)),
+    ("invalid_compression", "decompress", MAIN, zlib.compress(b"{}")[:-3]),
+    ("unsupported_encoding", "decompress", MAIN, bz2.compress(b"{}")),
+    ("unsupported_encoding", "decompress", MAIN, gzipped(gzipped({}))),
     ("too_large", "decompress", MAIN, gzipped(b" " * 2_000_000)),
     ("invalid_json", "decode", MAIN, b"{"),
     ("invalid_json", "decode", MAIN, b'{"a":"\xff"}'),
@@ -86,23 +94,28 @@ REJECTIONS = [
     ("invalid_histogram", "convert", MAIN, with_histogram(linear({"01": 1}))),
     ("invalid_histogram", "convert", MAIN, with_histogram(linear({"-1": 1}))),
     ("invalid_histogram", "convert", MAIN, with_histogram(linear({"": 1}))),
-    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": 1.0}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": 1.5}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": -1}))),
+    ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": 2.0**63}))),
     ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": "1"}))),
     ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": True}))),
     ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": None}))),
     ("invalid_histogram", "convert", MAIN, with_histogram(linear({"1": 2**63}))),
     ("invalid_histogram", "convert", telemetry_path("idle-daily"), classic_with(linear({"2": 1}))),
     ("invalid_histogram", "convert", telemetry_path("idle-daily"), SHORT),
+    ("too_costly", "decompress", MAIN, gzipped({}) * 17),
+    ("too_costly", "decode", MAIN, b"{},{}," * 100_000),
+    ("too_costly", "convert", MAIN, unified_document(histograms=MANY_RANGES)),
 ]
 
 
-@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("read_histograms", READERS)
 @pytest.mark.parametrize(
     "error_type,stage,path,document",
     [pytest.param(*rejection, id=f"{rejection[0]}-{number}") for number, rejection in enumerate(REJECTIONS)],
 )
-def test_rejection(error_type, stage, path, document, one_by_one):
-    converter = Converter(settings(document_max_bytes=1_000_000), one_by_one=one_by_one)
+def test_rejection(error_type, stage, path, document, read_histograms):
+    converter = Converter(settings(document_max_bytes=1_000_000), read_histograms=read_histograms)
     row = rejected_row(path, document, converter)
     assert (row["error_type"], row["stage"]) == (error_type, stage)
     assert row["error_message"]
@@ -121,8 +134,25 @@ def test_column_that_cannot_hold_its_field():
     assert row["error_message"] == "/client_id: the value is not of type string"
 
 
+def test_a_record_of_the_archive_that_meets_a_defect_costs_no_other():
+    def read_wrongly(text, rows):
+        if b"unlucky" in text:
+            raise IndexError("list index out of range")
+        return READERS[0](text, rows)
+
+    pings = [ping(GREETING, {"text": text}) for text in ("good", "unlucky", "good, too")]
+    converter = Converter(settings(), read_histograms=read_wrongly, origin=Origin.BACKFILL)
+    live, (rejected,) = rows_of(convert(pings, converter))
+    assert len(live) == 2
+    assert (rejected["error_type"], rejected["body"]) == ("conversion_failed", pings[1].body)
+    assert rejected["error_message"].endswith("failed with IndexError: list index out of range")
+    with pytest.raises(IndexError):
+        convert(pings, Converter(settings(), read_histograms=read_wrongly))
+
+
 def test_every_error_type_is_tested():
-    assert {error_type for error_type, *_ in REJECTIONS} | {"invalid_value"} == set(ErrorType)
+    elsewhere = {"invalid_value", "conversion_failed"}  # below, and in `test_isolated.py`
+    assert {error_type for error_type, *_ in REJECTIONS} | elsewhere == set(ErrorType)
 
 
 def test_first_step_that_says_no_is_the_one():
@@ -153,20 +183,87 @@ def test_bomb_is_not_decompressed():
     assert rejected_row(GREETING, gzip.decompress(bomb))["error_type"] == "too_large"
 
 
-@pytest.mark.parametrize("one_by_one", [False, True])
-def test_number_of_histograms_at_its_limit_and_one_past_it(one_by_one):
-    converter = Converter(settings(), one_by_one=one_by_one)
+@pytest.mark.parametrize("read_histograms", READERS)
+def test_number_of_histograms_at_its_limit_and_one_past_it(read_histograms):
+    converter = Converter(settings(), read_histograms=read_histograms)
     many = {f"H{number}": linear({"1": 1}) for number in range(HISTOGRAMS_MAX_COUNT)}
     assert len(live_row(MAIN, unified_document(histograms=many), converter)["histograms"]) == len(many)
     many["ONE_MORE"] = linear({})
+    row = rejected_row(MAIN, unified_document(histograms=many), converter)
+    assert (row["error_type"], row["stage"]) == ("too_costly", "convert")
+    assert row["error_message"] == "the document has more than 10000 histograms"
+
+
+@pytest.mark.parametrize("knows_them", [False, True])
+@pytest.mark.parametrize("read_histograms", READERS)
+def test_number_of_ranges_at_its_limit_and_one_past_it(read_histograms, knows_them):
+    converter = Converter(settings(), read_histograms=read_histograms)
+    ranges = {f"H{number}": linear({}, range=[1, 10 + number]) for number in range(RANGES_MAX_COUNT)}
+    others = {"ONE_MORE": linear({}, range=[1, 9])}
+    if knows_them:
+        assert live_row(MAIN, unified_document(histograms=others), converter)
+    row = live_row(MAIN, unified_document(histograms={**ranges, "AGAIN": ranges["H0"]}), converter)
+    assert len(row["histograms"]) == RANGES_MAX_COUNT + 1
+    row = rejected_row(MAIN, unified_document(histograms=ranges | others), converter)
+    assert (row["error_type"], row["stage"]) == ("too_costly", "convert")
+    assert row["error_message"] == "the document has more than 1024 different ranges of histograms"
+
+
+def test_number_of_gzip_members_at_its_limit_and_one_past_it():
+    text = json.dumps({"text": "x" * 100}).encode()
+    parts = [text[:20], *(text[at : at + 1] for at in range(20, 34)), text[34:]]
+    body = b"".join(map(gzip.compress, parts))
+    assert len(parts) == MEMBERS_MAX_COUNT
+    assert live_row(GREETING, body)["document_bytes"] == len(text)
+    row = rejected_row(GREETING, body + gzip.compress(b""))
+    assert (row["error_type"], row["stage"]) == ("too_costly", "decompress")
+    assert row["error_message"] == "the body has more than 16 gzip members"
+
+
+def test_expansion_at_its_limit_and_one_past_it():
+    text = b'{"text":""}'.ljust(2_000_000)
+    body = gzip.compress(text, mtime=0)
+    at_the_limit = -(-len(text) // len(body))
+    converter = Converter(settings(document_max_expansion=at_the_limit))
+    assert live_row(GREETING, body, converter)["document_bytes"] == len(text)
+    row = rejected_row(GREETING, body, Converter(settings(document_max_expansion=at_the_limit - 1)))
+    assert (row["error_type"], row["stage"]) == ("too_costly", "decompress")
+    assert f"and than {at_the_limit - 1} times its body" in row["error_message"]
+
+
+def test_a_small_document_may_be_any_number_of_times_as_large_as_its_body():
+    converter = Converter(settings(document_max_expansion=1))
+    text = b'{"text":""}'.ljust(EXPANSION_FREE_BYTES)
+    assert live_row(GREETING, gzip.compress(text), converter)["document_bytes"] == EXPANSION_FREE_BYTES
+    assert rejected_row(GREETING, gzip.compress(text + b" "), converter)["error_type"] == "too_costly"
+
+
+@pytest.mark.parametrize("read_histograms", READERS)
+def test_number_of_values_at_its_limit_and_one_past_it(read_histograms):
+    text = b'{"text":"[,{", "more":[{},{},[1,2],{"a":1}]}'
+    converter = Converter(settings(document_max_values=14), read_histograms=read_histograms)
+    assert sum(text.count(mark) for mark in (b",", b"[", b"{")) == 14
+    assert live_row(GREETING, text, converter)
+    row = rejected_row(GREETING, text.replace(b"[1,2]", b"[1,2,3]"), converter)
+    assert (row["error_type"], row["stage"]) == ("too_costly", "decode")
+    assert row["error_message"].startswith("the document has more than 14 values")
+
+
+def test_values_of_ordinary_histograms_do_not_count():
+    many = {f"H{number}": linear({"1": 1}) for number in range(1_000)}
     assert (
-        rejected_row(MAIN, unified_document(histograms=many), converter)["error_type"] == "invalid_histogram"
+        len(
+            live_row(MAIN, unified_document(histograms=many), Converter(settings(document_max_values=100)))[
+                "histograms"
+            ]
+        )
+        == 1_000
     )
 
 
-@pytest.mark.parametrize("one_by_one", [False, True])
-def test_number_of_invented_types_at_its_limit_and_one_past_it(one_by_one):
-    converter = Converter(settings(invented_types_max_count=2), one_by_one=one_by_one)
+@pytest.mark.parametrize("read_histograms", READERS)
+def test_number_of_invented_types_at_its_limit_and_one_past_it(read_histograms):
+    converter = Converter(settings(invented_types_max_count=2), read_histograms=read_histograms)
     invented = [ping(telemetry_path(name), unified_document(name)) for name in ("a", "b", "b", "a")]
     named = [ping(GREETING, {"text": "hello"}), ping(telemetry_path("main"), unified_document())]
     live, rejected = rows_of(convert([*invented, *named], converter))
@@ -179,14 +276,6 @@ def test_number_of_invented_types_at_its_limit_and_one_past_it(one_by_one):
     assert "no schema names the document type c" in rejected[0]["error_message"]
     live, rejected = rows_of(convert([ping(telemetry_path("c"), unified_document("c"))], converter))
     assert (len(live), rejected) == (1, [])
-
-
-@pytest.mark.parametrize("depth,kept", [(900, True), (1_100, False)])
-def test_deep_documents(depth, kept):
-    nested = b'{"text":"","a":' + b"[" * depth + b"]" * depth + b"}"
-    live, rejected = rows_of(convert([ping(GREETING, nested)]))
-    assert len(live) == kept
-    assert [row["error_type"] for row in rejected] == ([] if kept else ["invalid_json"])
 
 
 def test_address_is_nowhere():

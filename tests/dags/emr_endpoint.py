@@ -1,6 +1,6 @@
 """A server that speaks the protocols of Amazon EMR and holds every request against boto3's service models.
 
-It is no EMR and starts nothing. It refuses what the models do not allow: names, types, required members,
+It is not EMR and starts nothing. It refuses what the models do not allow: names, types, required members,
 lengths, patterns, enumerations, and a body that boto3's own serializer would not make. It remembers what it
 was asked, and answers in shapes that it validates as well. What becomes of a job is decided by its last
 argument.
@@ -271,4 +271,4 @@ def _operation(method: str, path: str, target: str | None, content: Json) -> tup
         uri = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", template), path.partition("?")[0])
         if operation.http["method"] == method and uri is not None:
             return operation, {**uri.groupdict(), **content}
-    raise BadRequest(f"{method} {path} is no operation of EMR")
+    raise BadRequest(f"{method} {path} is not an operation of EMR")

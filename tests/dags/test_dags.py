@@ -1,57 +1,23 @@
 """The DAGs say when and in what order: they parse quickly, say what they are, and run."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.settings import PROJECT_ROOT
-from tests.drain.shipping import assert_each_once, queue_is_empty, ship, ship_bytes
-from tests.stack_fixture import Lake
+from lake_testing.airflow_runs import RUN_DEADLINE_SECONDS, airflow_environment, run_dags
+from lake_testing.shipping import assert_each_once, queue_is_empty, ship, ship_bytes
+from telemetry_lake.project_files import PROJECT_ROOT
 
 HEAVY = ("great_expectations", "pandas", "pyiceberg", "polars", "pyspark", "boto3", "aiobotocore", "duckdb")
 """What no DAG file may import when it is parsed, which happens in every task, too."""
-RUN_DEADLINE_SECONDS = 280
-
-Run = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("airflow")
-
-
-def airflow_environment(home: Path, lake: Lake | None = None) -> dict[str, str]:
-    return {
-        **os.environ,
-        **(lake.environment if lake else {}),
-        "AIRFLOW_HOME": str(home),
-        "PYTHONPATH": str(PROJECT_ROOT),
-        "GX_ANALYTICS_ENABLED": "false",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-
-
-def run_dags(home: Path, lake: Lake, *dags: tuple[str, dict[str, object]]) -> tuple[list[Run], str]:
-    """The states of these runs, one after the other, and what they wrote."""
-    create_tables(load_lake_catalog(lake.settings))
-    program = subprocess.run(
-        [sys.executable, "-m", "tests.dags.run_dag", json.dumps(dags)],
-        env=airflow_environment(home, lake),
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=RUN_DEADLINE_SECONDS,
-        check=False,
-    )
-    assert program.returncode == 0, program.stdout[-4_000:] + program.stderr[-4_000:]
-    return json.loads(program.stdout.splitlines()[-1]), program.stdout + program.stderr
 
 
 def test_every_dag_parses_without_heavy_imports_and_is_documented(airflow_home):
@@ -90,16 +56,16 @@ print(json.dumps({{
     assert found["heavy"] == []
     assert found["must_be_filled_in"] == []  # the browser's form has to be sendable as it opens
     assert found["undocumented"] == found["paused"] == []
-    assert {"drain", "reconcile", "replay"} <= set(found["dags"])
+    assert {"completeness", "drain", "reconcile", "replay"} <= set(found["dags"])
 
 
 @pytest.mark.slow
 def test_a_drain_is_green_with_and_without_messages_and_the_reconciler_leaves_it_alone(airflow_home, lake):
     shipped = ship(lake.settings, objects=2, good=3, bad=1)
-    (full, empty, reconciled), _ = run_dags(
-        airflow_home, lake, ("drain", {}), ("drain", {}), ("reconcile", {})
+    (full, empty, reconciled, complete), _ = run_dags(
+        airflow_home, lake, ("drain", {}), ("drain", {}), ("reconcile", {}), ("completeness", {})
     )
-    assert full["state"] == empty["state"] == reconciled["state"] == "success"
+    assert full["state"] == empty["state"] == reconciled["state"] == complete["state"] == "success"
     assert full["tasks"] == {
         name: ["success"] for name in ("claim", "convert", "validate", "publish", "acknowledge")
     }

@@ -5,9 +5,9 @@ import contextlib
 from itertools import pairwise
 
 from dags.doorbell import RING_AGAIN_MAX_SECONDS, RING_AGAIN_SECONDS, Bell, IndexQueueDoorbell
-from telemetry_lake.index_queue import IndexQueue
+from lake_testing.shipping import ship
+from telemetry_lake.raw.index_queue import IndexQueue
 from telemetry_lake.settings import ENV_FILE_VARIABLE
-from tests.drain.shipping import ship
 
 RING_DEADLINE_SECONDS = 30
 

@@ -17,9 +17,12 @@ from airflow.sdk.exceptions import AirflowException
 
 from dags.emr import ClusterEnded, ClusterJob, JobRunEnded, ServerlessJob
 from dags.spark_job import spark_job
+from lake_testing.airflow_runs import airflow_environment
+from lake_testing.stack import Lake, free_ports
+from telemetry_lake.deploy.spark_package import SparkPackage, package_of
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import PROJECT_ROOT, load_settings
-from telemetry_lake.spark_package import SparkPackage, package_of
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import load_settings
 from tests.dags.emr_endpoint import (
     FAILS,
     NEVER_ENDS,
@@ -29,8 +32,6 @@ from tests.dags.emr_endpoint import (
     Json,
     serve,
 )
-from tests.dags.test_dags import airflow_environment
-from tests.stack_fixture import Lake, free_ports
 
 pytestmark = pytest.mark.slow
 RUN_DEADLINE_SECONDS = 280
@@ -168,9 +169,9 @@ def runs(
 
 # What EMR would run does not matter here, only that it is there.
 UPLOAD = """
-from telemetry_lake.object_store import ObjectStore
+from telemetry_lake.storage.object_store import ObjectStore
 from telemetry_lake.settings import load_settings
-from telemetry_lake.spark_package import package_of
+from telemetry_lake.deploy.spark_package import package_of
 
 settings = load_settings()
 for artifact in package_of(settings):

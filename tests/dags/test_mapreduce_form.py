@@ -9,15 +9,21 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException
 
-from dags.spark_job import LocalJob, limit_seconds
-from telemetry_lake.analysis_runs import prepare_run, read_request
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.object_keys import ANALYSIS_RUN_PREFIX, started_key
-from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.scheduled_analyses import save, scheduled
-from tests.dags.test_dags import Run, run_dags
-from tests.mapreduce.sample_pings import DAYS, PINGS_PER_DAY, sample_pings
-from tests.stack_fixture import Lake, free_ports
+from dags.spark_job import LocalJob
+from dags.spark_operator import limit_seconds
+from lake_testing.airflow_runs import Run, run_dags
+from lake_testing.sample_pings import DAYS, PINGS_PER_DAY, sample_pings
+from lake_testing.stack import Lake, free_ports
+from telemetry_lake.analysis_jobs.documents import RunRequest, RunState, read_draft
+from telemetry_lake.analysis_jobs.old_schedules import ScheduledAnalysis
+from telemetry_lake.analysis_jobs.people import Person
+from telemetry_lake.analysis_jobs.runs import Runs
+from telemetry_lake.analysis_jobs.store import JobStore
+from telemetry_lake.mapreduce.form import read_request
+from telemetry_lake.mapreduce.requests import prepare_run
+from telemetry_lake.storage.object_keys import ANALYSIS_RUN_PREFIX, scheduled_analysis_key
+from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
 
 HELPER = "def words(dimensions):\n    return dimensions[1], 1\n"
 COUNT = """
@@ -44,6 +50,8 @@ def map(key, dimensions, value, context):
 FORGOTTEN_COLON = "def map(key, dimensions, value, context)\n    pass\n"
 FILTER = {"version": 1, "dimensions": [{"field_name": "appUpdateChannel", "allowed_values": "*"}]}
 TIME_LIMIT = timedelta(seconds=1)
+DAY = timedelta(days=1)
+TODAY = datetime.now(UTC).date()
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +76,24 @@ def runs(home: Path, lake_of_pings: Lake, tmp_path_factory: pytest.TempPathFacto
     (folder / "count.py").write_text(COUNT)
     settings = lake_of_pings.settings
     store, bucket = ObjectStore(settings.s3), settings.s3.lake_bucket
-    # As if the form had been filled in yesterday.
-    request = read_request({"script": str(folder / "count.py"), "schedule": "daily", "name": "yesterdays"})
-    prepared = prepare_run(settings, request, "manual__yesterday")
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    save(store, bucket, request, prepared, "manual__yesterday", yesterday)
+    # As an earlier version kept it when its form had been filled in two days ago.
+    request = read_request({"script": str(folder / "count.py"), "schedule": "daily", "name": "old"})
+    prepared = prepare_run(settings, request, "manual__old")
+    kept = ScheduledAnalysis(
+        name="old",
+        created=TODAY - 2 * DAY,
+        run="manual__old",
+        request=request.model_copy(update={"script": prepared.script}),
+    )
+    store.put(bucket, scheduled_analysis_key("old"), kept.model_dump_json().encode())
+    jobs = JobStore.of(settings)
+    digest = jobs.put_code({"count.py": COUNT.encode(), "helping.py": HELPER.encode()})
+    code = {"kind": "file", "digest": digest, "entry": "count.py", "arguments": ["{{ 1 }}", "$(id)"]}
+    draft = {"name": "mine", "code": code, "request": {"dates": "2026-11-23"}}
+    jobs.create(Person("ann"), read_draft({**draft, "schedule": {"every": "daily", "hour": 0}}))
+    job = jobs.get("mine")
+    (written,) = Runs(jobs, settings, None).due(datetime.now(UTC) + DAY)
+    assert written.job == job.name
     forms: dict[str, dict[str, object]] = {
         "counted": {
             "script": str(folder / "count.py"),
@@ -89,7 +110,7 @@ def runs(home: Path, lake_of_pings: Lake, tmp_path_factory: pytest.TempPathFacto
         lake_of_pings,
         *(("mapreduce", form) for form in forms.values()),
         ("scheduled_analyses", {}),
-        ("scheduled_analyses", {"remove": "yesterdays"}),
+        ("scheduled_analyses", {"remove": "old"}),
     )
     return found, output
 
@@ -101,7 +122,7 @@ def outputs(lake: Lake) -> dict[str, bytes]:
     return {key: store.get(bucket, key) for key in keys if "/output." in key}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_form_gives_an_output_and_says_where(runs, lake_of_pings):
     counted, output = runs[0][0], runs[1]
@@ -115,43 +136,75 @@ def test_a_form_gives_an_output_and_says_where(runs, lake_of_pings):
     assert f"s3://{lake_of_pings.settings.s3.lake_bucket}/{key} has {len(content)} bytes and begins" in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_killed_has_no_output(runs, lake_of_pings):
     assert runs[0][1]["tasks"] == {"prepare": ["success"], "run": ["failed"], "output": ["upstream_failed"]}
     assert len(outputs(lake_of_pings)) == 1, "only that of the run that went well"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_script_that_cannot_be_used_is_red_at_the_first_task(runs, lake_of_pings):
     tasks = {"prepare": ["failed"], "run": ["upstream_failed"], "output": ["upstream_failed"]}
     assert runs[0][2]["tasks"] == tasks
     assert "script.py:1 is not Python 3.11: expected ':'" in runs[1]
-    settings = lake_of_pings.settings
-    names = [one.name for one in scheduled(ObjectStore(settings.s3), settings.s3.lake_bucket)]
-    assert "broken" not in names
+    assert {job.name for job in JobStore.of(lake_of_pings.settings).all()} == {"mine"}
 
 
-@pytest.mark.slow
-def test_what_is_due_is_started_once_until_it_is_removed(runs, home, lake_of_pings):
+@pytest.mark.long
+def test_what_the_form_asked_for_is_kept_as_the_runs_of_jobs_are(runs, lake_of_pings):
+    kept = Runs(JobStore.of(lake_of_pings.settings), lake_of_pings.settings, None)
+    listed = kept.jobs.objects.list_objects(kept.jobs.bucket, ANALYSIS_RUN_PREFIX)
+    ids = [
+        RunRequest.model_validate_json(kept.jobs.objects.get(kept.jobs.bucket, item.key)).run_id
+        for item in listed
+        if item.key.endswith("/run.json")
+    ]
+    admin = Person("admin", is_admin=True)
+    ended = sorted(
+        (run for run_id in ids if (run := kept.get(admin, run_id)).outcome),
+        key=lambda run: run.request.asked_at,
+    )
+    counted, killed, broken = ended
+    # The user that Airflow names for runs of its own test command.
+    assert (counted.state, counted.request.owner, counted.request.job) == (RunState.SUCCESS, "dag_test", None)
+    assert counted.outcome is not None
+    assert counted.outcome.records == 2 * PINGS_PER_DAY
+    assert counted.run_seconds(datetime.now(UTC)) > 0
+    assert "mapped" in kept.log(counted)
+    assert "@progress" not in kept.log(counted)
+    assert killed.outcome is not None
+    assert killed.state is broken.state is RunState.FAILED
+    assert "exit status" in (killed.outcome.error or "")
+    assert broken.outcome is not None
+    assert "script.py:1" in (broken.outcome.error or "")
+
+
+@pytest.mark.long
+def test_what_is_due_is_started_once_and_old_schedules_are_jobs(runs, home, lake_of_pings):
     first, removed = runs[0][3:]
-    assert first["tasks"] == {"due": ["success"], "start": ["success"], "record": ["success"]}
-    assert removed["tasks"] == {"due": ["success"], "start": ["skipped"], "record": ["success"]}
+    assert first["tasks"] == {"due": ["success"], "start": ["success"] * len(first["tasks"]["start"])}
+    assert removed["tasks"] == {"due": ["success"], "start": ["skipped"] * len(first["tasks"]["start"])}
 
     with sqlite3.connect(home / "airflow.db") as metadata:
-        queued = metadata.execute(
-            "SELECT run_id, conf FROM dag_run WHERE dag_id = 'mapreduce' AND run_id LIKE 'scheduled%'"
-        ).fetchall()
+        queued = {
+            run_id
+            for (run_id,) in metadata.execute(
+                "SELECT run_id FROM dag_run WHERE dag_id = 'mapreduce' AND run_id LIKE 'job.%'"
+            )
+        }
     metadata.close()
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
-    ((run_id, conf),) = queued
-    assert run_id == f"scheduled__yesterdays__{yesterday}"
-    asked = read_request({name: value for name, value in json.loads(conf).items() if name != "openlineage"})
-    assert asked.dates == f"{yesterday}..{yesterday}"
-    assert asked.schedule == "once"
+    assert f"job.old.{TODAY - DAY:%Y%m%d}T060000Z" in queued
+    assert f"job.mine.{TODAY + DAY:%Y%m%d}T000000Z" in queued
     settings = lake_of_pings.settings
-    store, bucket = ObjectStore(settings.s3), settings.s3.lake_bucket
-    assert store.get(bucket, started_key("yesterdays", yesterday))
-    assert scheduled(store, bucket) == []
+    jobs = JobStore.of(settings)
+    assert [job.name for job in jobs.all()] == ["mine"]
+    old = Runs(jobs, settings, None).get(Person("airflow"), f"job.old.{TODAY - DAY:%Y%m%d}T060000Z")
+    assert old.request.request.dates == f"{TODAY - 2 * DAY}..{TODAY - 2 * DAY}"
+    assert (
+        jobs.code_files(old.request.code.digest)["count.py"].decode() == COUNT if old.request.code else False
+    )
+    kept = jobs.objects.get(jobs.bucket, scheduled_analysis_key("old"))
+    assert ScheduledAnalysis.model_validate_json(kept).removed
 
 
 def local_job(module: str, *arguments: str, **limits: Any) -> LocalJob:

@@ -4,26 +4,24 @@ from datetime import date
 
 import pytest
 
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.tables import LIVE_PINGS, STABLE_PINGS
-from tests.dags.test_dags import airflow_home, run_dags
-from tests.query.sample_rows import sample_rows
-
-__all__ = ["airflow_home"]
+from lake_testing.airflow_runs import run_dags
+from lake_testing.sample_rows import sample_rows
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, STABLE_PINGS
 
 DAY = date(2026, 11, 21)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_stable_tables_are_made_for_the_dates_of_the_form(airflow_home, lake):
+def test_stable_tables_are_made_for_the_dates_of_the_form(tmp_path, lake):
     catalog = load_lake_catalog(lake.settings)
     create_tables(catalog)
     row = {"submission_date": DAY, "document_id": "sent twice"}
     catalog.load_table(LIVE_PINGS).append(sample_rows(LIVE_PINGS, [row, row | {"raw_object": "later"}]))
 
-    conf = {"dates": "2026-11-21", "late_days": 0, "preceding_days": 2, "again": True}
-    runs, _ = run_dags(airflow_home, lake, ("stable_tables", conf))
+    conf = {"dates": "2026-11-21", "late_dates": 0, "preceding_days": 2, "again": True}
+    runs, _ = run_dags(tmp_path, lake, ("stable_tables", conf))
 
     assert runs[0]["tasks"] == {"stable_pings": ["success"], "histogram_aggregates": ["success"]}
     assert catalog.load_table(STABLE_PINGS).scan().count() == 1

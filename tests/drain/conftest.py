@@ -1,45 +1,5 @@
 """Lakes with tables, over both kinds of catalog."""
 
-from collections.abc import Callable
-from pathlib import Path
+from lake_testing.tabled_lakes import either_catalog, either_catalog_with_tables, settings, tabled_lake
 
-import pytest
-
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.settings import Settings
-from tests.stack_fixture import Lake
-
-
-@pytest.fixture
-def tabled_lake(lake: Lake) -> Lake:
-    """A lake with its tables."""
-    create_tables(load_lake_catalog(lake.settings))
-    return lake
-
-
-@pytest.fixture
-def settings(tabled_lake: Lake) -> Settings:
-    """The settings of a lake with its tables."""
-    return tabled_lake.settings
-
-
-@pytest.fixture(params=["rest", "sql"])
-def either_catalog(request: pytest.FixtureRequest, new_lake: Callable[[], Lake], tmp_path: Path) -> Settings:
-    """Settings of a lake without tables: once over the REST catalog, once over a SQL catalog."""
-    settings = new_lake().settings
-    if request.param == "rest":
-        return settings
-    properties = {
-        "type": "sql",
-        "uri": f"sqlite:///{tmp_path}/catalog.db",
-        "warehouse": f"s3://{settings.s3.lake_bucket}/warehouse",
-    }
-    catalog = settings.catalog.model_copy(update={"properties": properties})
-    return settings.model_copy(update={"catalog": catalog})
-
-
-@pytest.fixture
-def either_catalog_with_tables(either_catalog: Settings) -> Settings:
-    """The same with its tables."""
-    create_tables(load_lake_catalog(either_catalog))
-    return either_catalog
+__all__ = ["either_catalog", "either_catalog_with_tables", "settings", "tabled_lake"]

@@ -1,22 +1,15 @@
 """From raw objects to rows, each ping once, whatever is delivered, damaged, refused or fought over."""
 
+import gzip
 import threading
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
 
-from telemetry_lake.audit import Audit
-from telemetry_lake.checks import Severity
-from telemetry_lake.drain import Drain, UnfinishedDrain, drain_once, raise_if_unfinished
-from telemetry_lake.failures import GateFailed, RetriableError
-from telemetry_lake.index_queue import IndexQueue
-from telemetry_lake.raw_object import RawObject
-from telemetry_lake.replay import dead_letters, replay_dead_letters
-from telemetry_lake.settings import Settings
-from telemetry_lake.stage_part import Staged, Stager
-from tests.drain.shipping import (
+from lake_testing.shipping import (
     Shipped,
     assert_each_once,
     greeting,
@@ -26,7 +19,25 @@ from tests.drain.shipping import (
     ship_bytes,
     ship_pings,
 )
-from tests.stack_fixture import wait_until
+from lake_testing.stack import wait_until
+from telemetry_lake.drain.audit import Audit
+from telemetry_lake.drain.connections import LakeConnections
+from telemetry_lake.drain.convert_part import Stager
+from telemetry_lake.drain.steps import Drain, UnfinishedDrain, drain_once, raise_if_unfinished
+from telemetry_lake.failures import FatalError, GateFailed, RetriableError
+from telemetry_lake.raw.index_message import IndexMessage
+from telemetry_lake.raw.index_queue import IndexQueue
+from telemetry_lake.raw.raw_object import RawObject
+from telemetry_lake.recovery.replay import dead_letters, replay_dead_letters
+from telemetry_lake.recovery.replay_rejected import RejectedSelection, replay_rejected
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables.checks import Severity
+from telemetry_lake.tables.staged import Staged
+from telemetry_lake.units import MIB
+
+
+class Died(BaseException):
+    """Stands for the end of a process: it leaves an attempt without an end."""
 
 
 def with_limits(settings: Settings, **limits: int) -> Settings:
@@ -42,9 +53,26 @@ def stager_of(settings: Settings, batch: str, before: Callable[[RawObject], None
                 before(raw)
                 yield raw
 
-        return Drain(settings).stager(batch)(watched())
+        return Drain(LakeConnections(settings)).stager(batch)(watched())
 
     return stage
+
+
+def forgetful(stage: Stager) -> Stager:
+    """The conversion `stage`, without the files that it has written."""
+    return lambda raws: Staged(raw_objects=stage(raws).raw_objects)
+
+
+def test_nothing_is_received_while_the_catalog_is_away(settings):
+    shipped = ship(settings)
+    properties = {**settings.catalog.properties, "uri": "http://127.0.0.1:9"}
+    catalog = settings.catalog.model_copy(update={"properties": properties})
+    with pytest.raises(RetriableError, match="opening the Iceberg catalog"):
+        drain_once(settings.model_copy(update={"catalog": catalog}))
+    (message,) = IndexQueue(settings.sqs).receive(10, wait_seconds=0)
+    assert message.receive_count == 1
+    assert isinstance(message.index, IndexMessage)
+    assert message.index.key == shipped.keys[0]
 
 
 def test_an_empty_queue_is_a_drain_that_does_nothing(settings):
@@ -66,7 +94,7 @@ def test_a_claim_is_cut_into_batches_and_batches_into_parts(settings):
     shipped = ship(settings, objects=5, good=1)
     size = max(message.bytes for message in shipped.messages)
     small = with_limits(settings, batch_max_raw_objects=3, part_max_bytes=2 * size)
-    batches = Drain(small).claim().batches
+    batches = Drain(LakeConnections(small)).claim().batches
     assert sorted(sum(len(part.keys) for part in batch.parts) for batch in batches) == [2, 3]
     assert sorted(len(part.keys) for batch in batches for part in batch.parts) == [1, 2, 2]
     assert sorted(key for batch in batches for part in batch.parts for key in part.keys) == sorted(
@@ -96,7 +124,7 @@ def test_a_message_that_comes_twice_at_once_is_one_raw_object(settings):
 
 def test_a_claimed_batch_is_resumed_with_all_its_members(settings):
     shipped = ship(settings, objects=3)
-    (lost,) = Drain(settings).claim().batches
+    (lost,) = Drain(LakeConnections(settings)).claim().batches
     # Its messages are hidden. One of them comes again, together with something new.
     IndexQueue(settings.sqs).send(shipped.messages[0])
     more = ship(settings)
@@ -125,10 +153,10 @@ def test_drains_that_fight_for_the_same_messages_commit_each_ping_once(settings)
 
 def test_two_drains_on_one_batch_commit_it_once(settings):
     shipped = ship(settings, objects=2, good=3, bad=1)
-    claimed = Drain(settings).claim()
+    claimed = Drain(LakeConnections(settings)).claim()
 
     def work(_: int) -> None:
-        drain = Drain(settings)
+        drain = Drain(LakeConnections(settings))
         for part in claimed.batches[0].parts:
             drain.convert(part)
         drain.validate(claimed)
@@ -166,7 +194,7 @@ def test_a_poison_raw_object_is_set_aside_and_the_others_go_on(settings, body, p
 
 def test_a_truncated_raw_object_a_wrong_checksum_and_a_missing_one_are_set_aside(settings):
     whole = ship(settings, send=False)
-    body = Drain(settings).store.get(settings.s3.raw_bucket, whole.keys[0])
+    body = LakeConnections(settings).store.get(settings.s3.raw_bucket, whole.keys[0])
     ship_bytes(settings, body[:-200], count=3)
     ship_bytes(settings, body, count=3, sha256="0" * 64)
     missing = ship(settings).messages[0]
@@ -205,7 +233,7 @@ def test_a_raw_object_that_breaks_the_conversion_is_set_aside_after_its_attempts
         if raw.key == bad.key:
             raise TypeError("this converter has a mistake")
 
-    drain = Drain(few)
+    drain = Drain(LakeConnections(few))
     claimed = drain.claim()
     (batch,) = claimed.batches
     drain.stage = stager_of(few, batch.batch_id, break_on_the_bad_one)
@@ -225,12 +253,69 @@ def test_a_raw_object_that_breaks_the_conversion_is_set_aside_after_its_attempts
     assert "this converter has a mistake" in letter.reason
 
     # Mended, it is replayed, and makes another batch.
-    replay_dead_letters(Drain(settings))
+    replay_dead_letters(LakeConnections(settings))
     report = drain_once(settings)
     assert len(report.committed) == 1
     assert report.committed[0] != batch.batch_id
     assert dead_letters(settings) == []
     assert len(live_document_ids(settings)) == 9
+
+
+def test_what_failed_before_is_tried_after_all_others(settings):
+    shipped = ship(settings, objects=3, good=1)
+    drain = Drain(LakeConnections(settings))
+    (batch,) = drain.claim().batches
+    (part,) = batch.parts
+    first, *others = part.keys
+    seen: list[str] = []
+
+    def die_on_the_first(raw: RawObject) -> None:
+        seen.append(raw.key)
+        if raw.key == first:
+            raise Died
+
+    drain.stage = stager_of(settings, batch.batch_id, die_on_the_first)
+    for _ in range(3):
+        with pytest.raises(Died):
+            drain.convert(part)
+    # Together; one by one; then after those that were not to blame.
+    assert seen == [first, first, *others, first]
+    assert len(shipped.keys) == 3
+
+
+def test_a_ping_that_ended_the_conversion_is_rejected_and_its_raw_object_is_not_set_aside(settings):
+    """Its process was killed, as by the kernel when memory is short: the attempt has no end."""
+    bomb = gzip.compress(b'{"text":"","x":[' + b"{}," * 2_700_000 + b"{}]}")
+    limits = {"document_max_values": 10**9, "document_max_expansion": 10**6}
+    conversion = settings.conversion.model_copy(update={**limits, "isolated_memory_max_bytes": 64 * MIB})
+    unlimited = settings.model_copy(update={"conversion": conversion})
+    names = [str(uuid.uuid4()) for _ in range(4)]
+    message = ship_pings(
+        settings, [greeting(names[0]), greeting(names[1], body=bomb), *map(greeting, names[2:])]
+    )
+    shipped = ship(settings, objects=2, good=2, bad=1)
+    drain = Drain(LakeConnections(unlimited))
+    claimed = drain.claim()
+    (batch,) = claimed.batches
+    (part,) = batch.parts
+    killed = drain.connections.ledger.attempt(batch.batch_id, part.name)
+    killed.__enter__()
+    staged = drain.convert(part)
+    assert staged.quarantined == {}
+    (rows,) = (rows for rows in staged.raw_objects if rows.key == message.key)
+    assert (rows.pings, rows.rejected) == (3, {"too_costly": 1})
+    drain.validate(claimed)
+    drain.publish(claimed)
+    drain.acknowledge(claimed)
+    assert_each_once(settings, shipped + Shipped(good=[names[0], *names[2:]], bad=[names[1]]))
+    assert dead_letters(settings) == []
+
+    # It keeps its bytes, and is converted once the limits allow it.
+    selection = RejectedSelection(error_type="too_costly")
+    assert replay_rejected(drain.connections, selection) == 1
+    roomy = conversion.model_copy(update={"isolated_memory_max_bytes": 1_024 * MIB})
+    assert len(drain_once(settings.model_copy(update={"conversion": roomy})).committed) == 1
+    assert_each_once(settings, shipped + Shipped(good=names))
 
 
 def test_a_message_received_too_often_goes_to_the_dead_letters_with_its_batch_and_the_last_error(settings):
@@ -240,7 +325,7 @@ def test_a_message_received_too_often_goes_to_the_dead_letters_with_its_batch_an
             "sqs": settings.sqs.model_copy(update={"max_receive_count": 1, "visibility_timeout_seconds": 5})
         }
     )
-    drain = Drain(impatient)
+    drain = Drain(LakeConnections(impatient))
     claimed = drain.claim()
     (batch,) = claimed.batches
 
@@ -250,7 +335,7 @@ def test_a_message_received_too_often_goes_to_the_dead_letters_with_its_batch_an
     drain.stage = stager_of(impatient, batch.batch_id, always_breaks)
     with pytest.raises(TypeError):
         drain.convert(batch.parts[0])
-    drain.queue.show_again(message.receipt for message in batch.held)
+    drain.connections.queue.show_again(message.receipt for message in batch.held)
     report = drain_once(impatient)
     assert report.claimed.batches == []
     (letter,) = dead_letters(settings)
@@ -258,73 +343,56 @@ def test_a_message_received_too_often_goes_to_the_dead_letters_with_its_batch_an
     assert "received 2 times" in letter.reason
     assert "this converter has a mistake" in letter.last_error
 
-    replay_dead_letters(Drain(settings))
+    replay_dead_letters(LakeConnections(settings))
     assert drain_once(settings).committed == [batch.batch_id]
     assert_each_once(settings, shipped)
 
 
 def test_a_gate_that_fails_lets_nothing_of_its_batch_through_and_the_others_go_on(settings):
-    """Hundreds of pings of a known type that the schema refuses: more likely it is wrong than they."""
-    names = [f"{number:08d}-0000-4000-8000-000000000000" for number in range(200)]
-    refused = ship_pings(settings, [greeting(name, body=b'{"text": 5}') for name in names])
+    """A conversion that forgets what it read last: no schema sees that, the counts do."""
+    damaged = ship(settings, good=2)
     shipped = ship(settings, objects=2, good=2)
     single = with_limits(settings, batch_max_raw_objects=1)
-    report = Drain(single).claim()
-    drain = Drain(single)
-    for batch in report.batches:
+    drain = Drain(LakeConnections(single))
+    claimed = drain.claim()
+    for batch in claimed.batches:
         for part in batch.parts:
+            stage = drain.stager(batch.batch_id)
+            drain.stage = forgetful(stage) if part.keys == tuple(damaged.keys) else stage
             drain.convert(part)
-    with pytest.raises(GateFailed, match="refused_percent") as failure:
-        drain.validate(report)
+    with pytest.raises(GateFailed, match=r"raw objects, missing.*\.arrows") as failure:
+        drain.validate(claimed)
     assert "What to do" in str(failure.value)
-    assert len(drain.publish(report)) == 2
-    done = drain.acknowledge(report)
+    assert len(drain.publish(claimed)) == 2
+    done = drain.acknowledge(claimed)
     assert_each_once(settings, shipped)
     assert queue_is_empty(settings)
     with pytest.raises(UnfinishedDrain, match="gates failed"):
-        raise_if_unfinished(report, done)
+        raise_if_unfinished(claimed, done)
     (letter,) = dead_letters(settings)
-    assert letter.raw_object == refused.key
-    assert "lake-demo#greeting" in letter.reason
-    audit = drain.ledger.audit(letter.batch, Audit)
+    assert letter.raw_object == damaged.keys[0]
+    audit = drain.connections.ledger.audit(letter.batch, Audit)
     assert audit is not None
-    assert [result.column for result in audit.failures(Severity.FAIL)] == ["refused_percent"]
+    assert [result.column for result in audit.failures(Severity.FAIL)] == ["missing"]
 
-    # Replayed as it is, it is stopped again; with a waiver it goes through.
-    replay_dead_letters(Drain(settings))
-    assert drain_once(settings).committed == []
-    replay_dead_letters(Drain(settings), waive_gates="the clients really are wrong")
-    assert drain_once(settings).committed == [letter.batch]
-    assert_each_once(settings, shipped + Shipped(bad=names))
+    # Replayed as it is, it is stopped again; with a waiver it goes through, with what it has.
+    broken = forgetful(drain.stager(letter.batch))
+    replay_dead_letters(LakeConnections(settings))
+    assert drain_once(settings, stage=broken).committed == []
+    replay_dead_letters(LakeConnections(settings), waive_gates="two pings are a small loss")
+    assert drain_once(settings, stage=broken).committed == [letter.batch]
+    assert_each_once(settings, shipped)
 
 
 def test_a_document_id_that_clients_sent_twice_is_a_warning_and_stays_twice(settings):
     name = "00000000-0000-4000-8000-00000000000a"
     ship_pings(settings, [greeting(name), greeting(name)])
     report = drain_once(settings)
-    audit = Drain(settings).ledger.audit(report.committed[0], Audit)
+    audit = LakeConnections(settings).ledger.audit(report.committed[0], Audit)
     assert audit is not None
     assert audit.passed
     assert "document_id" in [result.column for result in audit.failures(Severity.WARN)]
     assert live_document_ids(settings) == [name, name]
-
-
-def test_rows_that_do_not_add_up_are_stopped(settings):
-    """A conversion that forgets what it read last: no schema sees that, the counts do."""
-    ship(settings)
-    drain = Drain(settings)
-    claimed = drain.claim()
-    (batch,) = claimed.batches
-
-    def forget(raws: Iterable[RawObject]) -> Staged:
-        staged = drain.stager(batch.batch_id)(raws)
-        return Staged([], staged.raw_objects)
-
-    drain.stage = forget
-    drain.convert(batch.parts[0])
-    with pytest.raises(GateFailed, match=r"raw objects, missing.*\.arrows"):
-        drain.validate(claimed)
-    assert live_document_ids(settings) == []
 
 
 def test_messages_stay_hidden_while_a_step_works_on_their_batch(settings):
@@ -332,7 +400,7 @@ def test_messages_stay_hidden_while_a_step_works_on_their_batch(settings):
     short = settings.model_copy(
         update={"sqs": settings.sqs.model_copy(update={"visibility_timeout_seconds": 5})}
     )
-    drain = Drain(short)
+    drain = Drain(LakeConnections(short))
     claimed = drain.claim()
     (batch,) = claimed.batches
     claimed_at = datetime.now(UTC)
@@ -349,11 +417,11 @@ def test_messages_stay_hidden_while_a_step_works_on_their_batch(settings):
     drain.convert(batch.parts[0])
 
 
-def test_an_outage_of_s3_uses_up_no_receive_count(settings):
+def test_a_bucket_that_is_not_there_uses_up_no_receive_count(settings):
     shipped = ship(settings)
     away = settings.model_copy(update={"s3": settings.s3.model_copy(update={"raw_bucket": "not-there"})})
-    with pytest.raises(RetriableError, match="not-there"):
-        Drain(away).claim()
+    with pytest.raises(FatalError, match="not-there"):
+        Drain(LakeConnections(away)).claim()
     (message,) = IndexQueue(settings.sqs).receive(1, wait_seconds=0)
     assert message.receive_count == 1
     IndexQueue(settings.sqs).show_again([message.receipt])

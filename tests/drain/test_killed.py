@@ -1,7 +1,6 @@
 """A drain that is killed with -9 after any of its writes loses nothing and doubles nothing."""
 
 import multiprocessing
-import os
 import re
 import signal
 import threading
@@ -11,48 +10,24 @@ from multiprocessing.context import ForkServerContext
 
 import pytest
 
-from telemetry_lake.drain import Drain, drain_once
-from telemetry_lake.replay import replay_raw_objects
+from lake_testing.killer import Killer
+from lake_testing.lossy_proxy import lossy_proxy
+from lake_testing.shipping import assert_each_once, ship
+from telemetry_lake.drain.connections import LakeConnections
+from telemetry_lake.drain.steps import drain_once
+from telemetry_lake.recovery.replay import replay_raw_objects
 from telemetry_lake.settings import Settings
-from tests.drain.lossy_proxy import lossy_proxy
-from tests.drain.shipping import assert_each_once, ship
 
 PRELOADED = [
     "great_expectations",
     "pandas",
     "pyiceberg.catalog.rest",
-    "telemetry_lake.audit",
-    "telemetry_lake.convert.stage",
-    "telemetry_lake.drain",
+    "telemetry_lake.drain.audit",
+    "telemetry_lake.convert.parquet_writer",
+    "telemetry_lake.drain.steps",
 ]
 """What takes seconds to import, once for all workers."""
 WORKER_DEADLINE_SECONDS = 60
-
-
-class Killer:
-    """Counts the requests of a worker, and kills it when the fatal one was answered and before it learns."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.requests: list[str] = []
-        self.fatal_request = 0
-        self.victim = 0
-
-    def arm(self, fatal_request: int) -> None:
-        with self._lock:
-            self.requests, self.fatal_request, self.victim = [], fatal_request, 0
-
-    def aim(self, victim: int) -> None:
-        with self._lock:
-            self.victim = victim
-
-    def on_answer(self, request: str) -> bool:
-        with self._lock:
-            self.requests.append(request)
-            if len(self.requests) != self.fatal_request:
-                return True
-            os.kill(self.victim, signal.SIGKILL)
-            return False
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +63,7 @@ def test_a_worker_killed_again_and_again_on_one_batch_comes_to_its_end(settings,
     with _through_proxies(settings, killer) as proxied:
         for number in (20, 30, 40):
             _work(workers, proxied, killer, fatal_request=number)
-            replay_raw_objects(Drain(settings))
+            replay_raw_objects(LakeConnections(settings))
     _finish(settings)
     assert_each_once(settings, shipped)
 
@@ -125,7 +100,7 @@ def _drain(settings: Settings, go: "threading.Event") -> None:
 
 def _finish(settings: Settings) -> None:
     """What the redelivery of every message comes to."""
-    replay_raw_objects(Drain(settings))
+    replay_raw_objects(LakeConnections(settings))
     while drain_once(settings).claimed.batches:
         pass
 

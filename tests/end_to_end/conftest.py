@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import VARIABLES as CHAOS_VARIABLES
-from benchmarks.local_lake import LocalLake, local_lake
-from telemetry_lake.settings import PROJECT_ROOT
+from lake_testing.chaos import VARIABLES as CHAOS_VARIABLES
+from lake_testing.local_lake import LocalLake, local_lake
+from telemetry_lake.project_files import PROJECT_ROOT
 
-DEFINITIONS = PROJECT_ROOT / "tests" / "convert" / "data" / "definitions"
+DEFINITIONS = PROJECT_ROOT / "lake_testing" / "data" / "definitions"
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
-"""What the proof of a fleet says about a lake: told apart without a lake."""
+"""The verdicts of the proof of a fleet, without a lake."""
 
 import pytest
 
-from benchmarks.proof_check import compare
 from client_fleet.proof import Acknowledgement
+from lake_testing.proof_check import compare
 
 
 def _acknowledged(document_id="a", *, expected="live", unanswered=0):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from telemetry_lake.raw_object import RawPing
-from tests.convert.ping_builders import REVISION, TIME, ping
+from lake_testing.ping_builders import REVISION, TIME, ping
+from telemetry_lake.raw.raw_object import RawPing
 
 Json = dict[str, Any]
 

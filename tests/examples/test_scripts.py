@@ -9,21 +9,25 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.mapreduce import Run, Table, run_script
+from jobs.mapreduce import Run, run_script
+from lake_testing import mapreduce_reference
+from lake_testing.mapreduce_phases import local_table, run
+from lake_testing.ping_builders import Row, convert, rows_of
+from lake_testing.ping_builders import settings as conversion_settings
+from lake_testing.stack import Lake
 from telemetry_lake import columns
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.convert import Converter, restore_document
-from telemetry_lake.convert.histograms import SUM_FIELDS, dense_counts
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.documents.restore import restore_document
+from telemetry_lake.histograms.stored import SUM_FIELDS, dense_counts
+from telemetry_lake.mapreduce.form import Table
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter, load_filter
 from telemetry_lake.mapreduce.records import OutputFormat
-from telemetry_lake.mapreduce.row_filter import RowFilter, load_filter
-from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.settings import PROJECT_ROOT, Settings
-from telemetry_lake.tables import SQL_DIRECTORY, table_definition
-from tests.convert.ping_builders import Row, convert, rows_of
-from tests.convert.ping_builders import settings as conversion_settings
+from telemetry_lake.mapreduce.script.script import load_script
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import SQL_DIRECTORY, table_definition
 from tests.examples.script_cases import CASES, Case, submission_date
-from tests.mapreduce import reference
-from tests.stack_fixture import Lake
 
 SCRIPTS = PROJECT_ROOT / "jobs" / "examples"
 FILTERS = SCRIPTS / "filters"
@@ -73,7 +77,7 @@ def test_a_script_gives_what_is_written_down(day: int, case: Case, converter: Co
         )
         for row in converted(converter, day, case)
     ]
-    assert reference.run(script, rows) == expected(day, case)
+    assert mapreduce_reference.run(script, rows) == expected(day, case)
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +105,11 @@ def test_spark_gives_the_same_and_filters_keep_other_pings_out(
 ):
     table = Table(case.table)
     rules = (
-        load_filter(FILTERS / f"{case.script}.json", table_definition(table.table_name))
+        load_filter(FILTERS / f"{case.script}.json", table_definition(table.table_name), has_dates=True)
         if case.kept_out
         else ()
     )
-    run = Run(
+    request = Run(
         script=load_script(SCRIPTS / f"{case.script}.py"),
         table=table,
         row_filter=RowFilter(rules, submission_date(day), submission_date(day)),
@@ -114,8 +118,21 @@ def test_spark_gives_the_same_and_filters_keep_other_pings_out(
         num_reducers=None,
         max_failures=0,
     )
-    summary = run_script(spark, filled, run)
+    summary = run_script(spark, filled, request)
     assert (tmp_path / "output").read_text() == expected(day, case)
+    assert summary.records == len(case.sent)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("day, case", NUMBERED)
+def test_both_sides_give_the_same_with_lazy_values_on_and_off(
+    day: int, case: Case, lazy: bool, converter: Converter, tmp_path: Path
+):
+    rows = pa.concat_tables(
+        conversion.pings for conversion in convert([one.raw(day) for one in case.sent], converter)
+    )
+    output, summary = run(local_table(tmp_path, rows), SCRIPTS / f"{case.script}.py", lazy=lazy)
+    assert output == expected(day, case)
     assert summary.records == len(case.sent)
 
 

@@ -7,9 +7,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
+from lake_testing.stack import Lake, wait_until
 from tests.ingest.running_node import RunningNode
 from tests.ingest.shipped import read_shipped
-from tests.stack_fixture import Lake, wait_until
 
 HAMMERS: Final = 4
 SEED: Final = 20_261_123
@@ -68,7 +68,12 @@ class Hammers:
 
 def wait_until_shipped(node: RunningNode) -> None:
     wait_until(
-        lambda: node.spool.waiting_open().segments + node.spool.waiting_sealed().segments == 0,
+        lambda: (
+            node.spool.waiting_open().segments
+            + node.spool.waiting_sealed().segments
+            + node.spool.waiting_unannounced().segments
+            == 0
+        ),
         deadline_seconds=120,
         what="everything is shipped",
     )

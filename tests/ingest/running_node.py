@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from ingest_server.segment import CapturedPing, pings, scan, split_segment_id
 from ingest_server.spool import Spool
-from telemetry_lake.settings import PROJECT_ROOT
-from tests.stack_fixture import free_ports, wait_until
+from lake_testing.stack import free_ports, wait_until
+from telemetry_lake.project_files import PROJECT_ROOT
 
 START_DEADLINE_SECONDS: Final = 60.0
 ANSWER_DEADLINE_SECONDS: Final = 30.0
@@ -50,8 +50,12 @@ class Response:
 class Client:
     """A connection on which every byte is the test's own."""
 
-    def __init__(self, port: int, *, timeout_seconds: float = ANSWER_DEADLINE_SECONDS) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_seconds)
+    def __init__(
+        self, port: int, *, timeout_seconds: float = ANSWER_DEADLINE_SECONDS, address: str = "127.0.0.1"
+    ) -> None:
+        self.socket = socket.create_connection(
+            ("127.0.0.1", port), timeout=timeout_seconds, source_address=(address, 0)
+        )
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self.socket.makefile("rb")
 
@@ -115,13 +119,15 @@ class RunningNode:
     """`python -m ingest_server` with settings of a test's own; `environment` wins over the defaults."""
 
     def __init__(self, spool_directory: Path, environment: Mapping[str, str], **ingest: object) -> None:
-        self.port = free_ports(1)
+        self.port = free_ports(2)
+        self.private_port = self.port + 1
         self.spool = Spool(spool_directory / NODE)
         self.log_file = spool_directory.parent / f"{spool_directory.name}.log"
         self.environment = {
             **os.environ,
             **environment,
             "TELEMETRY_LAKE_INGEST__PORT": str(self.port),
+            "TELEMETRY_LAKE_INGEST__PRIVATE_PORT": str(self.private_port),
             "TELEMETRY_LAKE_INGEST__NODE": NODE,
             "TELEMETRY_LAKE_INGEST__SPOOL_DIRECTORY": str(spool_directory),
             **{f"TELEMETRY_LAKE_INGEST__{name.upper()}": str(value) for name, value in ingest.items()},
@@ -186,6 +192,10 @@ class RunningNode:
         """A new connection."""
         return Client(self.port, **options)
 
+    def private_client(self) -> Client:
+        """A new connection to the private address."""
+        return Client(self.private_port)
+
     def ask(self, data: bytes) -> Response:
         """The answer to `data` on a connection of its own."""
         with self.client() as client:
@@ -193,12 +203,18 @@ class RunningNode:
             return client.answer(to_head=data.startswith(b"HEAD "))
 
     def get(self, path: str) -> Response:
-        """What the node shows at `path`."""
+        """What the node shows to everybody at `path`."""
         return self.ask(request(path.encode(), None, method=b"GET"))
+
+    def get_privately(self, path: str) -> Response:
+        """What the node shows to its operators at `path`."""
+        with self.private_client() as client:
+            client.send(request(path.encode(), None, method=b"GET"))
+            return client.answer()
 
     def metrics(self) -> dict[str, float]:
         """Every sample by its name with labels, without the common prefix."""
-        text = self.get("/metrics").body.decode()
+        text = self.get_privately("/metrics").body.decode()
         return {
             name.removeprefix("telemetry_lake_ingest_"): float(value) for name, value in _METRIC.findall(text)
         }

@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from telemetry_lake.index_message import IndexMessage
-from telemetry_lake.index_queue import IndexQueue
-from telemetry_lake.object_keys import RAW_PREFIX
-from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.raw_object import RawObject
-from tests.stack_fixture import Lake, wait_until
+from lake_testing.stack import Lake, wait_until
+from telemetry_lake.raw.index_message import IndexMessage
+from telemetry_lake.raw.index_queue import IndexQueue
+from telemetry_lake.raw.raw_object import RawObject
+from telemetry_lake.storage.object_keys import RAW_PREFIX
+from telemetry_lake.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)

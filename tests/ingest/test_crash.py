@@ -10,10 +10,10 @@ from typing import Final
 
 import pytest
 
+from lake_testing.stack import EmbeddedS3, Lake, wait_until
 from tests.ingest.hammers import assert_nothing_lost_or_doubled, wait_until_shipped
 from tests.ingest.running_node import RunningNode, request
 from tests.ingest.shipped import raw_objects, read_shipped
-from tests.stack_fixture import EmbeddedS3, Lake, wait_until
 
 KILLS: Final = 30
 SEED: Final = 20_261_123

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ingest_server.answers import RETRY_AFTER_SECONDS
+from lake_testing.stack import Lake, wait_until
 from tests.ingest.running_node import WITHOUT_SERVICES, RunningNode, request
 from tests.ingest.shipped import read_shipped
-from tests.stack_fixture import Lake, wait_until
 
 NewNode = Callable[..., RunningNode]
 TMPFS_BYTES = 4 * 1024 * 1024
@@ -69,12 +69,12 @@ def test_failed_flush(new_node: NewNode, disk: FaultyDisk, error: str, status: i
     assert submit(node, b"good") == 200
     disk.now(error)
     assert submit(node, b"bad") == status
-    assert node.get("/__heartbeat__").status == health
+    assert node.get_privately("/__heartbeat__").status == health
     # For a second the disk is left alone.
     assert submit(node, b"refused") == status
     disk.now("well")
     wait_until_accepting(node, b"again")
-    assert node.get("/__heartbeat__").status == 200
+    assert node.get_privately("/__heartbeat__").status == 200
     assert names(node) == [b"again", b"good"] or names(node) == [b"good", b"again"]
     # The segment whose flush failed is never written again; what it held before is sealed.
     (sealed,) = node.spool.sealed_segments()
@@ -108,7 +108,7 @@ def test_stalled_flush(new_node: NewNode, disk: FaultyDisk) -> None:
     disk.now("stall")
     assert submit(node, b"stalled") == 503
     assert submit(node, b"refused") == 503
-    assert node.get("/__heartbeat__").status == 500
+    assert node.get_privately("/__heartbeat__").status == 500
     disk.now("well")
     wait_until_accepting(node, b"good")
     # What was answered 503 may be stored: its client sends it again, and it is deduplicated later.
@@ -172,7 +172,7 @@ def test_full_disk_and_room_again(lake: Lake, small_disk: Path, embedded_s3) -> 
             if 507 not in statuses:
                 accepted.add(name)
         assert statuses == {200, 507}
-        assert node.get("/__heartbeat__").status == 507
+        assert node.get_privately("/__heartbeat__").status == 507
         assert node.get("/__lbheartbeat__").status == 200
         embedded_s3.start()
         wait_until_accepting(node, b"room-again")
@@ -195,7 +195,7 @@ def test_spool_limit(new_node: NewNode) -> None:
     node = new_node(spool_max_bytes=100_000).start()
     statuses = [submit(node, b"%d" % number, b"x" * 30_000) for number in range(6)]
     assert statuses == [200, 200, 200, 200, 507, 507]
-    assert node.get("/__heartbeat__").status == 507
+    assert node.get_privately("/__heartbeat__").status == 507
     with contextlib.ExitStack() as room:
         for path in node.spool.open_directory.iterdir():
             moved = path.with_name("elsewhere")
@@ -207,5 +207,5 @@ def test_spool_limit(new_node: NewNode) -> None:
 def test_free_space_limit(new_node: NewNode) -> None:
     node = new_node(spool_min_free_bytes=1 << 60).start()
     assert submit(node, b"x") == 507
-    assert node.get("/__heartbeat__").status == 507
+    assert node.get_privately("/__heartbeat__").status == 507
     assert node.stored() == []

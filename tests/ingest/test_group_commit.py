@@ -35,7 +35,7 @@ class Node:
         self.commit = GroupCommit(
             asyncio.get_running_loop(),
             SegmentWriter(spool, 0, SEGMENT_BYTES),
-            lambda: connections,
+            range(connections),
             lambda _error, pings, _bytes, _seconds: self.groups.append(pings),
         )
 

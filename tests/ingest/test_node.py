@@ -7,15 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from telemetry_lake.settings import PROJECT_ROOT
+import telemetry_lake
+from ingest_server.edge import PIPELINED_MAX
+from ingest_server.health import version_of
+from lake_testing.stack import wait_until
+from telemetry_lake.project_files import PROJECT_ROOT
 from tests.ingest.running_node import RunningNode, request, wait_for_bytes
-from tests.stack_fixture import wait_until
 
 NewNode = Callable[..., RunningNode]
 SPECIFICATION = PROJECT_ROOT / "docs" / "ingest_spec.md"
+PIPELINED = PIPELINED_MAX - 1
 WORKER_MAX_BYTES = 150 * 1024 * 1024
 
 
@@ -49,6 +54,27 @@ def test_a_wrong_option_is_named() -> None:
     )
     assert shown.returncode == 1
     assert shown.stderr.startswith("ingest_server: --workers:")
+
+
+@pytest.mark.parametrize("files, connections", [(164, "100"), (163, "99"), (64, None)])
+def test_connections_are_no_more_than_files_may_be_open(files: int, connections: str | None) -> None:
+    code = (
+        "from ingest_server.__main__ import with_possible_connections as possible;"
+        "from telemetry_lake.settings import IngestSettings, Settings;"
+        "settings = Settings(ingest=IngestSettings(connections_max=100));"
+        "print(possible(settings).ingest.connections_max)"
+    )
+    shown = subprocess.run(
+        ["prlimit", f"--nofile={files}:{files}", sys.executable, "-c", code],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if connections is None:
+        assert "raise the limit with `ulimit -n`" in shown.stderr
+    else:
+        assert shown.stdout.strip() == connections
 
 
 @pytest.mark.parametrize("shares", [True, False], ids=["with SO_REUSEPORT", "without"])
@@ -121,7 +147,11 @@ def test_workers_share_the_port_and_the_numbers(new_node: NewNode) -> None:
     metrics = node.metrics()
     assert metrics['requests_total{status="200"}'] >= 60
     assert metrics["request_seconds_count"] == 60
-    assert metrics['spool_segments{state="open"}'] == 3
+    wait_until(
+        lambda: node.metrics()['spool_segments{state="open"}'] == 3,
+        deadline_seconds=30,
+        what="the observer looks at the spool",
+    )
 
 
 # --- commit -----------------------------------------------------------------------------------
@@ -130,11 +160,11 @@ def test_workers_share_the_port_and_the_numbers(new_node: NewNode) -> None:
 def test_waiting_requests_share_a_commit(node: RunningNode) -> None:
     before = node.metrics()
     with node.client() as client:
-        client.send(request() * 200)
-        assert {client.answer().status for _ in range(200)} == {200}
+        client.send(request() * PIPELINED)
+        assert {client.answer().status for _ in range(PIPELINED)} == {200}
     after = node.metrics()
-    assert after["request_seconds_count"] - before["request_seconds_count"] == 200
-    assert 1 <= after["commit_seconds_count"] - before["commit_seconds_count"] < 200
+    assert after["request_seconds_count"] - before["request_seconds_count"] == PIPELINED
+    assert 1 <= after["commit_seconds_count"] - before["commit_seconds_count"] < PIPELINED
 
 
 def test_segments_are_sealed_at_their_size_and_age(new_node: NewNode) -> None:
@@ -198,12 +228,17 @@ def test_stop_does_not_wait_for_ever(new_node: NewNode) -> None:
 def test_heartbeat(new_node: NewNode) -> None:
     node = new_node().start()
     assert node.ask(request()).status == 200
+
+    def shown_now() -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(node.get_privately("/__heartbeat__").body)
+        return shown
+
     wait_until(
-        lambda: json.loads(node.get("/__heartbeat__").body)["checks"]["sqs"] == "unreachable",
+        lambda: shown_now()["checks"]["sqs"] == "unreachable" and shown_now()["spool_waiting_bytes"],
         deadline_seconds=60,
-        what="the shipper has looked at S3 and SQS",
+        what="the shipper has looked at S3 and SQS, and the observer at the spool",
     )
-    answer = node.get("/__heartbeat__")
+    answer = node.get_privately("/__heartbeat__")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     shown = json.loads(answer.body)
     assert shown["checks"] == {"disk": "ok", "commit": "ok", "s3": "unreachable", "sqs": "unreachable"}
@@ -215,8 +250,15 @@ def test_heartbeat(new_node: NewNode) -> None:
 
 def test_version(node: RunningNode) -> None:
     shown = json.loads(node.get("/__version__").body)
-    assert set(shown) == {"source", "version", "commit", "build"}
+    assert set(shown) == {"source", "version", "commit", "build", "telemetry_lake"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", shown["version"])
+    assert shown["telemetry_lake"] == telemetry_lake.__version__
+
+
+def test_version_of_a_build_says_what_runs_as_well(tmp_path: Path) -> None:
+    built = {"source": "https://example.org/lake", "version": "1.2.3", "commit": "abc", "build": "17"}
+    (tmp_path / "version.json").write_text(json.dumps(built))
+    assert version_of(tmp_path) == {**built, "telemetry_lake": telemetry_lake.__version__}
 
 
 def test_metrics_are_those_of_the_specification(node: RunningNode) -> None:
@@ -228,7 +270,7 @@ def test_metrics_are_those_of_the_specification(node: RunningNode) -> None:
     ]
     promised = {name.partition("{")[0] for row in rows for name in re.findall(r"`([^`]+)`", row)}
     wait_until(lambda: "sqs_reachable" in node.metrics(), deadline_seconds=60, what="the shipper has looked")
-    text = node.get("/metrics").body.decode()
+    text = node.get_privately("/metrics").body.decode()
     shown = re.findall(r"^# TYPE telemetry_lake_ingest_(\S+) \S+$", text, re.MULTILINE)
     assert sorted(shown) == sorted(promised)
 
@@ -250,6 +292,10 @@ def test_limits_in_the_specification_are_the_defaults() -> None:
         "head_timeout_seconds",
         "body_timeout_seconds",
         "keep_alive_seconds",
+        "connections_max",
+        "connections_per_address_max",
+        "memory_max_bytes",
+        "memory_per_address_max_bytes",
         "commit_max_seconds",
         "segment_max_age_seconds",
         "stop_answer_seconds",

@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
+from lake_testing.stack import EmbeddedS3, EmbeddedSqs, Lake, wait_until
 from tests.ingest.hammers import assert_nothing_lost_or_doubled, wait_until_shipped
 from tests.ingest.running_node import RunningNode
-from tests.stack_fixture import EmbeddedS3, EmbeddedSqs, Lake, wait_until
 
 OUTAGE_SECONDS: Final = 20
 
@@ -46,7 +46,7 @@ def test_a_service_is_away_for_a_while(
             deadline_seconds=6 * OUTAGE_SECONDS,
             what="the outage has lasted long enough",
         )
-        assert node.get("/__heartbeat__").status == 200
+        assert node.get_privately("/__heartbeat__").status == 200
         hammer.wait_for_more(50)
     finally:
         away.start()

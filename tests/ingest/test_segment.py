@@ -1,5 +1,6 @@
 """The form of a segment: what comes back, and what is found after a crash or a bad disk."""
 
+import errno
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest_server import spool as spool_module
 from ingest_server.segment import (
     HEADER_BYTES,
+    SALVAGES_MAX,
     new_marker,
     pings,
     record_head,
@@ -177,6 +180,27 @@ def test_damage_is_set_aside_and_the_rest_salvaged(spool: Spool, bad: int) -> No
     assert spool.waiting_open().segments == 0
 
 
+def test_a_salvaged_segment_that_is_damaged_is_salvaged_again(spool: Spool) -> None:
+    parts = [b"zero", b"one", b"two", b"three", b"four"]
+    marker = MARKER
+    segment = open_segment(spool, records(parts))
+    path = spool.open_path(segment)
+    for generation in range(1, SALVAGES_MAX + 2):
+        data = bytearray(path.read_bytes())
+        data[HEADER_BYTES] ^= 1
+        found = scan(bytes(data), marker)
+        salvaged = spool.set_aside(path, segment, bytes(data), found, "a test")
+        if generation > SALVAGES_MAX:
+            assert salvaged == 0
+            assert not spool.sealed_segments()
+            return
+        (sealed,) = spool.sealed_segments()
+        path, segment = sealed.path, sealed.segment_id
+        assert segment.count("-salvaged") == generation
+        assert found_bodies(sealed.read()) == parts[generation:]
+        assert salvaged == sealed.pings == len(parts) - generation
+
+
 def test_salvage_that_was_interrupted_gives_the_same_segment(spool: Spool) -> None:
     data = bytearray(records([b"one", b"two"]))
     data[HEADER_BYTES] ^= 1
@@ -195,3 +219,26 @@ def test_a_spool_serves_one_node(spool: Spool) -> None:
     spool.lock()
     with pytest.raises(SpoolInUse, match="another ingest node uses the spool"):
         Spool(spool.directory).lock(wait_seconds=0)
+
+
+def test_a_segment_whose_directory_was_not_flushed_is_sealed_by_the_next_try(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rename of the first try has happened, and the shipper may have removed the segment since then."""
+    writer = SegmentWriter(spool, 0, 1_000_000)
+    head = record_head(writer.marker, METADATA, b"")
+    writer.append([head], len(head), 1)
+    flush = spool_module.sync_directory
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    monkeypatch.setattr(spool_module, "sync_directory", fail)
+    writer.seal()
+    assert [record.message for record in caplog.records] == ["segment_not_sealed"]
+    monkeypatch.setattr(spool_module, "sync_directory", flush)
+    (sealed,) = spool.sealed_segments()
+    spool.remove(sealed.path)
+    caplog.clear()
+    writer.seal_given_up()
+    assert not caplog.records

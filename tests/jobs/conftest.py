@@ -1,18 +1,14 @@
 """One Spark session for all tests of jobs, on each kind of catalog in turn."""
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
-from jobs.spark_session import open_session
-from telemetry_lake.settings import CatalogSettings, Settings
-from tests.spark_lake import UNCACHED, empty_tables
-from tests.stack_fixture import Lake
-
-_CATALOG_NUMBERS = itertools.count(1)
+from lake_testing.spark_lake import UNCACHED, empty_tables, spark_session, spark_settings
+from lake_testing.stack import Lake
+from telemetry_lake.settings import Settings
 
 
 @pytest.fixture(scope="session", params=["rest", "sql"])
@@ -21,45 +17,31 @@ def settings(
 ) -> Settings:
     """A lake whose catalog is served over REST, and one whose catalog is an SQLite file; files are in S3."""
     lake = new_lake().settings
-    kind = request.param
-    spark_properties = {**lake.catalog.spark_properties, **UNCACHED}
-    if kind == "rest":
-        properties = lake.catalog.properties
-    else:
-        file = tmp_path_factory.mktemp("catalog") / "catalog.db"
-        warehouse = f"s3://{lake.s3.lake_bucket}/tables"
-        properties = {"type": "sql", "uri": f"sqlite:///{file}", "warehouse": warehouse}
-        of_files = {
-            key: value for key, value in spark_properties.items() if key.startswith(("s3.", "client.", "io-"))
-        }
-        spark_properties = {
-            **of_files,
-            **UNCACHED,
-            "catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog",
-            "uri": f"jdbc:sqlite:file:{file}",
-            "warehouse": warehouse,
-        }
-    # Spark keeps a catalog under its name while the session lives, and pytest may come back to a kind.
-    catalog = CatalogSettings(
-        name=f"{kind}{next(_CATALOG_NUMBERS)}", properties=properties, spark_properties=spark_properties
-    )
-    return lake.model_copy(update={"catalog": catalog})
+    if request.param == "rest":
+        return spark_settings(lake)
+    file = tmp_path_factory.mktemp("catalog") / "catalog.db"
+    warehouse = f"s3://{lake.s3.lake_bucket}/tables"
+    of_files = {
+        key: value
+        for key, value in lake.catalog.spark_properties.items()
+        if key.startswith(("s3.", "client.", "io-"))
+    }
+    spark_properties = {
+        **of_files,
+        **UNCACHED,
+        "catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog",
+        "uri": f"jdbc:sqlite:file:{file}",
+        "warehouse": warehouse,
+    }
+    properties = {"type": "sql", "uri": f"sqlite:///{file}", "warehouse": warehouse}
+    return spark_settings(lake, properties=properties, spark_properties=spark_properties)
 
 
 @pytest.fixture(scope="session")
-def _session() -> Iterator[list[SparkSession]]:
-    """Holds the session, once there is one, and ends it."""
-    opened: list[SparkSession] = []
-    yield opened
-    for session in opened[:1]:
-        session.stop()
-
-
-@pytest.fixture(scope="session")
-def spark(settings: Settings, _session: list[SparkSession]) -> SparkSession:
+def spark(settings: Settings) -> Iterator[SparkSession]:
     """The session, in which names of tables mean those of `settings`."""
-    _session.append(open_session(settings, "tests", short=True))
-    return _session[-1]
+    with spark_session(settings) as session:
+        yield session
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Stable tables and aggregates against a second implementation, in Polars, on the same generated pings."""
 
-import random
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -13,23 +11,21 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
 from jobs import histogram_aggregates as aggregation
-from jobs.date_range import DateRange
-from jobs.histogram_aggregates import HISTOGRAM_AGGREGATES, histogram_aggregates
+from jobs.histogram_aggregates import histogram_aggregates
 from jobs.ping_volumes import ping_volumes
 from jobs.stable_pings import stable_pings
-from telemetry_lake.convert.bucket_ranges import BucketRange, HistogramType, bucket_bounds
-from telemetry_lake.number_lists import list_text
+from lake_testing.coinciding_pings import DAYS, FIRST, PINGS, coinciding_pings
+from lake_testing.plain_measures import plain_measures
+from lake_testing.sample_rows import sample_rows
+from telemetry_lake.histograms.bucket_ranges import BucketRange, HistogramType, bucket_bounds
 from telemetry_lake.settings import Settings
-from telemetry_lake.tables import LIVE_PINGS, STABLE_PINGS
-from tests.query.sample_rows import sample_rows
+from telemetry_lake.tables.definitions import HISTOGRAM_AGGREGATES, LIVE_PINGS, STABLE_PINGS
+from telemetry_lake.units import DateRange
 
-FIRST = date(2026, 11, 20)
-DAYS = 3
 DATES = DateRange(FIRST, FIRST + timedelta(days=DAYS - 1))
 PRECEDING_DAYS = 1
 """The last day is too late for the window of the first."""
-PINGS = 600
-RANGES = [(0, 1, 1000, 10), (0, 1, 1000, 20), (1, 1, 50, 8), (2, 1, 2, 3), (4, 1, 2, 3)]
+IDENTITY = ("namespace", "document_type", "document_id")
 PLACE = ["submission_date", "raw_object", "raw_object_position"]
 GROUP = [
     *("namespace", "document_type", "app_update_channel", "app_name", "app_version", "build_date"),
@@ -38,56 +34,6 @@ GROUP = [
 DEFINITION = ["process", "name", "key", "histogram_type", "bucket_count", "range_low", "range_high"]
 
 pytestmark = pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
-
-
-def generated(seed: int) -> list[dict[str, Any]]:
-    """Pings of few clients and few document ids, so that everything that can coincide does."""
-    chance = random.Random(seed)
-    rows = []
-    for number in range(PINGS):
-        day = FIRST + timedelta(days=chance.randrange(DAYS))
-        tags = chance.choice([None, None, None, "perf", " Automation ,perf"])
-        rows.append(
-            {
-                "document_id": f"document {chance.randrange(PINGS // 2)}",
-                "document_type": chance.choice(["main", "event ü"]),
-                "submission_date": day,
-                "submission_timestamp": datetime(
-                    day.year, day.month, day.day, chance.randrange(3), tzinfo=UTC
-                ),
-                "raw_object": f"raw {chance.randrange(12)}",
-                "raw_object_position": number,
-                "app_update_channel": chance.choice(["release", "beta"]),
-                "app_build_id": chance.choice(
-                    ["20261101120000", "20261101999999", "20261302000000", "OTHER"]
-                ),
-                "architecture": chance.choice([None, "x86"]),
-                "client_id": chance.choice([None, *(f"client {client}" for client in range(20))]),
-                "headers": {} if tags is None else {"x-source-tags": tags},
-                "histograms": list(histograms(chance)),
-            }
-        )
-    return rows
-
-
-def histograms(chance: random.Random) -> Iterator[dict[str, Any]]:
-    for name in chance.sample(["GC_MS", "FRÜH", "KEYED"], chance.randrange(4)):
-        kind, low, high, size = chance.choice(RANGES)
-        bounds = bucket_bounds(BucketRange(HistogramType(kind), low, high, size))
-        buckets = chance.sample(bounds, chance.randrange(len(bounds)))
-        yield {
-            "process": chance.choice(["parent", "content"]),
-            "name": name,
-            "key": chance.choice(["a", "b"]) if name == "KEYED" else None,
-            "histogram_type": kind,
-            "bucket_count": size,
-            "range_low": low,
-            "range_high": high,
-            "buckets": list_text(buckets),
-            "counts": list_text(chance.choice([0, 1, 3, 1000, 2**31 - 1]) for _ in buckets),
-            "sum": chance.choice([-1.0, 0.5, 7.0, 2.0**44]),
-            **dict.fromkeys(("log_sum", "log_sum_squares", "sum_squares_lo", "sum_squares_hi"), -1.0),
-        }
 
 
 def rows_of(catalog: Catalog, table: str) -> pl.DataFrame:
@@ -102,10 +48,10 @@ def append(catalog: Catalog, table: str, rows: list[dict[str, Any]]) -> None:
 
 
 def expected_stable(live: pl.DataFrame) -> pl.DataFrame:
-    """The first of each document id in each window; `live` has the columns that matter and `tagged`."""
+    """The first of each id of a namespace and type in each window; `live` has what matters, and `tagged`."""
     genuine = live.filter(~pl.col("tagged")).sort("submission_timestamp", "raw_object", "raw_object_position")
     kept: list[dict[str, Any]] = []
-    for (_,), same in genuine.group_by("document_id", maintain_order=True):
+    for _, same in genuine.group_by(*IDENTITY, maintain_order=True):
         rows = same.to_dicts()
         for number, row in enumerate(rows):
             days = [(row["submission_date"] - before["submission_date"]).days for before in rows[:number]]
@@ -119,16 +65,28 @@ def places(catalog: Catalog) -> pl.DataFrame:
     rows = catalog.load_table(LIVE_PINGS).scan().to_arrow()
     sent = [dict(headers or ()).get("x-source-tags", "") for headers in rows.column("headers").to_pylist()]
     tagged = ["automation" in [tag.strip().lower() for tag in tags.split(",")] for tags in sent]
-    frame = pl.from_arrow(rows.select(["document_id", "submission_timestamp", *PLACE]))
+    frame = pl.from_arrow(rows.select([*IDENTITY, "submission_timestamp", *PLACE]))
     assert isinstance(frame, pl.DataFrame)
     return frame.with_columns(tagged=pl.Series(tagged))
 
 
+def with_measures(stable: pl.DataFrame) -> pl.DataFrame:
+    """The same pings with their measures among their histograms."""
+    of_table = stable.schema["histograms"]
+    assert isinstance(of_table, pl.List)
+    assert isinstance(of_table.inner, pl.Struct)
+    names = [field.name for field in of_table.inner.fields]
+    measures = [
+        [{name: measure.get(name) for name in names} for measure in plain_measures(document)]
+        for document in stable["document"]
+    ]
+    return stable.with_columns(histograms=pl.concat_list("histograms", pl.Series(measures, dtype=of_table)))
+
+
 def expected_aggregates(stable: pl.DataFrame) -> pl.DataFrame:
     samples = (
-        stable.with_columns(
-            build_date=pl.col("app_build_id").str.slice(0, 8).str.to_date("%Y%m%d", strict=False)
-        )
+        with_measures(stable)
+        .with_columns(build_date=pl.col("app_build_id").str.slice(0, 8).str.to_date("%Y%m%d", strict=False))
         .with_row_index("ping")
         .explode("histograms", empty_as_null=True)
         .filter(pl.col("histograms").is_not_null())
@@ -182,7 +140,7 @@ def expected_aggregates(stable: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_table_is_what_polars_makes_of_the_same_pings(
     spark: SparkSession, catalog: Catalog, settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +148,7 @@ def test_every_table_is_what_polars_makes_of_the_same_pings(
     # Small shares, so that a client's pings come from several reads and sums from several shares.
     for limit, size in {"READ_MAX_PINGS": 64, "SHARE_PINGS": 50}.items():
         monkeypatch.setattr(aggregation, limit, size)
-    rows = generated(seed=6)
+    rows = coinciding_pings(seed=6)
     append(catalog, LIVE_PINGS, rows[: PINGS // 2])
     # In a wrong order, one date twice, and before half of the pings are there.
     for day in (DAYS - 1, 0):

@@ -8,11 +8,11 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import lit, unix_micros
 
+from lake_testing.sample_rows import sample_rows
 from telemetry_lake.failures import FatalError
-from telemetry_lake.query import open_lake
+from telemetry_lake.query.lake import open_lake
 from telemetry_lake.settings import Settings
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS
-from tests.query.sample_rows import sample_rows
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS
 
 HISTOGRAM = {
     "process": "content",

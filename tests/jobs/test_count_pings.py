@@ -14,15 +14,16 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
 from jobs.count_pings import PING_COUNTS, count_pings
-from jobs.date_range import DateRange
 from jobs.spark_session import JARS_DIRECTORY, SHORT_JOB_JAVA_OPTIONS, open_session, spark_failures
-from telemetry_lake.catalog import create_tables, load_lake_catalog
+from lake_testing.airflow_runs import run_dags
+from lake_testing.sample_rows import sample_rows
+from lake_testing.stack import Lake
 from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
-from telemetry_lake.settings import PROJECT_ROOT, Settings
-from telemetry_lake.tables import LIVE_PINGS, SQL_DIRECTORY
-from tests.dags.test_dags import run_dags
-from tests.query.sample_rows import sample_rows
-from tests.stack_fixture import Lake
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, SQL_DIRECTORY
+from telemetry_lake.units import DateRange
 
 SUNDAY, MONDAY = date(2026, 11, 22), date(2026, 11, 23)
 JOB_DEADLINE_SECONDS = 500
@@ -167,4 +168,4 @@ def test_the_job_explains_itself_and_refuses_what_it_cannot_read(form: tuple[str
     assert "yesterday..today" in explained.stdout
     refused = job(sys.executable, *form, "--dates", "someday", environment=environment)
     assert refused.returncode == 2
-    assert "'someday' is no date" in refused.stderr
+    assert "'someday' is not a date" in refused.stderr

@@ -14,17 +14,18 @@ from pyarrow.fs import FileSelector, FileType
 from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
-from jobs.date_range import DateRange
 from jobs.histogram_aggregates import histogram_aggregates
 from jobs.maintenance import maintain
 from jobs.ping_volumes import ping_volumes
 from jobs.stable_pings import stable_pings
-from telemetry_lake.catalog import staging_area
-from telemetry_lake.settings import PROJECT_ROOT, Settings
-from telemetry_lake.tables import LIVE_PINGS, STABLE_PINGS
-from tests.jobs.test_against_polars import generated
-from tests.query.sample_rows import sample_rows
-from tests.stack_fixture import wait_until
+from lake_testing.coinciding_pings import coinciding_pings
+from lake_testing.sample_rows import sample_rows
+from lake_testing.stack import wait_until
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Settings
+from telemetry_lake.tables.catalog import staging_area
+from telemetry_lake.tables.definitions import LIVE_PINGS, STABLE_PINGS
+from telemetry_lake.units import DateRange
 
 DATES = DateRange(date(2026, 11, 20), date(2026, 11, 23))
 KILL_DEADLINE_SECONDS = 300
@@ -46,16 +47,22 @@ JOBS: Final[dict[str, tuple[str, str, Rerun]]] = {
         lambda spark, _: maintain(spark, DATES, now=datetime.now(UTC), tables=[LIVE_PINGS]),
     ),
 }
-LONG = {"histogram_aggregates", "maintenance", "stable_pings"}
-"""Those whose rerun takes a minute or more."""
 OPTIONS = {"histogram_aggregates": ["--again"], "maintenance": ["--table", LIVE_PINGS]}
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """The settings of a test's lake for a process of its own."""
-    assert settings.s3.endpoint_url
+    s3 = settings.s3
+    assert s3.endpoint_url
+    assert s3.access_key_id
+    assert s3.secret_access_key
     return {
         **os.environ,
+        "TELEMETRY_LAKE_S3__ENDPOINT_URL": s3.endpoint_url,
+        "TELEMETRY_LAKE_S3__LAKE_BUCKET": s3.lake_bucket,
+        "TELEMETRY_LAKE_S3__ACCESS_KEY_ID": s3.access_key_id,
+        "TELEMETRY_LAKE_S3__SECRET_ACCESS_KEY": s3.secret_access_key.get_secret_value(),
+        "TELEMETRY_LAKE_CATALOG__TAKES_S3_KEY": "true",
         "TELEMETRY_LAKE_CATALOG__NAME": settings.catalog.name,
         "TELEMETRY_LAKE_CATALOG__PROPERTIES": json.dumps(settings.catalog.properties),
         "TELEMETRY_LAKE_CATALOG__SPARK_PROPERTIES": json.dumps(settings.catalog.spark_properties),
@@ -73,17 +80,15 @@ def rows(catalog: Catalog, name: str) -> list[dict[str, Any]]:
     return sorted(catalog.load_table(name).scan().to_arrow().to_pylist(), key=str)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow) for name in JOBS],
-)
+@pytest.mark.parametrize("name", JOBS)
 def test_a_rerun_after_a_kill_gives_the_same_table(
     spark: SparkSession, catalog: Catalog, settings: Settings, name: str
 ):
     source, target, rerun = JOBS[name]
-    pings = generated(seed=7)
+    pings = coinciding_pings(seed=7)
     for start in range(FILES):
         rows_of_file = [{**ping, "document_id": f"{start} {n}"} for n, ping in enumerate(pings[start::FILES])]
         catalog.load_table(source).append(sample_rows(source, rows_of_file))

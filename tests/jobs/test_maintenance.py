@@ -12,19 +12,23 @@ import pytest
 from pyiceberg.catalog import Catalog, load_catalog
 from pyspark.sql import SparkSession
 
-from jobs.date_range import DateRange
-from jobs.maintenance import MAINTENANCE_RUNS, ORPHAN_MIN_DAYS, Retention, maintain
-from telemetry_lake.catalog import create_or_update_table, staging_area
-from telemetry_lake.drain import Drain
+from jobs.maintenance import MAINTENANCE_RUNS, Retention, compact, expire, maintain
+from lake_testing.sample_rows import sample_rows
+from lake_testing.shipping import ship
+from telemetry_lake.drain.connections import LakeConnections
+from telemetry_lake.drain.publish import publish
+from telemetry_lake.drain.steps import Drain
 from telemetry_lake.failures import FatalError
-from telemetry_lake.object_keys import committed_key
-from telemetry_lake.object_store import client_arguments
-from telemetry_lake.publish import publish, snapshot_of_batch
-from telemetry_lake.rebuild import rebuild_ledger
+from telemetry_lake.recovery.rebuild import rebuild_ledger
 from telemetry_lake.settings import Settings
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definition
-from tests.drain.shipping import ship
-from tests.query.sample_rows import sample_rows
+from telemetry_lake.storage.aws import client_arguments
+from telemetry_lake.storage.object_keys import committed_key
+from telemetry_lake.tables.catalog import create_or_update_table, staging_area
+from telemetry_lake.tables.commits import snapshot_of_batch
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, table_definition
+from telemetry_lake.tables.expiry import expire_appends
+from telemetry_lake.tables.late_files import ORPHAN_MIN_DAYS
+from telemetry_lake.units import MIB, DateRange
 
 YESTERDAY = date(2026, 11, 22)
 OF_YESTERDAY = DateRange(YESTERDAY, YESTERDAY)
@@ -76,6 +80,29 @@ def test_small_files_become_one_sorted_file_and_what_that_saved_is_recorded(
     assert again.files_rewritten == 0
 
 
+def test_files_that_compaction_replaced_are_deleted_although_the_appends_have_expired_before(
+    spark: SparkSession, catalog: Catalog, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("jobs.maintenance.KEEP_SNAPSHOTS", 1)
+    for number in range(4):
+        append(catalog, str(number))
+    replaced = [task.file.file_path for task in catalog.load_table(LIVE_PINGS).scan().plan_files()]
+    assert compact(spark, LIVE_PINGS, OF_YESTERDAY, 256 * MIB) == 4
+    for number in range(4, 6):
+        append(catalog, str(number), YESTERDAY + timedelta(days=1))
+    own = [snapshot.snapshot_id for snapshot in catalog.load_table(LIVE_PINGS).snapshots()[-7:]]
+
+    expire_appends(settings.drain, catalog, LIVE_PINGS, now=LATER)
+    table = catalog.load_table(LIVE_PINGS)
+    kept = {snapshot.snapshot_id for snapshot in table.snapshots()}
+    # The last append before the compaction, the compaction, and the last of all.
+    assert [number for number, each in enumerate(own) if each in kept] == [3, 4, 6]
+    assert [table.io.new_input(path).exists() for path in replaced] == [True] * 4
+    expire(spark, LIVE_PINGS, LATER)
+    assert [table.io.new_input(path).exists() for path in replaced] == [False] * 4
+    assert document_ids(catalog) == ["0", "1", "2", "3", "4", "5"]
+
+
 def test_a_table_that_fails_does_not_hold_the_others_back(spark: SparkSession, catalog: Catalog):
     append(catalog, "a")
     catalog.drop_table("derived.ping_counts")
@@ -122,7 +149,7 @@ def test_a_batch_is_recognised_after_its_snapshots_have_expired(
     spark: SparkSession, catalog: Catalog, settings: Settings
 ):
     shipped = ship(settings, objects=1, good=3, bad=1)
-    drain = Drain(settings)
+    drain = Drain(LakeConnections(settings))
     claimed = drain.claim()
     (batch,) = claimed.batches
     for part in batch.parts:
@@ -143,10 +170,10 @@ def test_a_batch_is_recognised_after_its_snapshots_have_expired(
         assert snapshot_of_batch(catalog.load_table(table), batch.batch_id) is None
 
     # Redelivered: whoever publishes it finds its rows. Without its record, the ledger is rebuilt from them.
-    anew = Drain(settings)
-    publish(settings.drain, anew.catalog, anew.ledger, batch.batch_id)
+    anew = LakeConnections(settings)
+    publish(settings.drain, anew.catalog, anew.ledger, batch.batch_id, at=datetime.now(UTC))
     forget_the_record(settings, batch.batch_id)
-    assert rebuild_ledger(Drain(settings)).commitments == [batch.batch_id]
+    assert rebuild_ledger(LakeConnections(settings)).commitments.first == [batch.batch_id]
     assert document_ids(catalog) == sorted([*shipped.good, *(f"later {number}" for number in range(12))])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lake_testing.stack import free_ports
 from local_stack.balancer import BalancerProcess, installed_balancer
 from local_stack.bring_up import needs_of
 from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
@@ -19,15 +20,15 @@ from local_stack.ingest_nodes import IngestNode
 from local_stack.lake_environment import env_file_text
 from local_stack.launch import describe
 from local_stack.layout import SOCKET_PATH_MAX_BYTES, Layout
-from local_stack.plan import Plan, plan
+from local_stack.plan import Plan, make_plan
 from local_stack.ports import check_ports_are_free
 from local_stack.program import LOOPBACK, Program, find_server, write_files
 from local_stack.secret_files import secret
 from local_stack.supervision import ProcessState, supervisor_configuration
 from local_stack.watch import FAILURES_BEFORE_RESTART, FailureCounts
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import PROJECT_ROOT, load_settings
-from tests.stack_fixture import free_ports
+from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import ENV_FILE_VARIABLE, Role, load_settings
 
 
 def configuration(*, balancer: Balancer = Balancer.NONE, only: tuple[str, ...] = ()) -> StackConfiguration:
@@ -49,7 +50,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def whole(layout: Layout) -> Plan:
-    return plan(layout, configuration())
+    return make_plan(layout, configuration())
 
 
 def test_everything_comes_after_what_it_needs(whole: Plan) -> None:
@@ -70,22 +71,32 @@ def test_a_stop_ends_clients_before_ingest_before_storage(whole: Plan) -> None:
 
 
 def test_only_brings_what_it_needs_and_nothing_else(layout: Layout) -> None:
-    names = [program.name for program in plan(layout, configuration(only=("ingest-node-1",))).programs]
+    names = [program.name for program in make_plan(layout, configuration(only=("ingest-node-1",))).programs]
     assert names == ["seaweedfs", "elasticmq", "ingest-node-1", "watcher"]
-    with pytest.raises(ConfigurationError, match=r"nothing in the stack is called s3; there are .*seaweedfs"):
-        plan(layout, configuration(only=("s3",)))
+    with pytest.raises(
+        ConfigurationError, match=r"--only names s3, which is not in the stack: it has .*seaweedfs"
+    ):
+        make_plan(layout, configuration(only=("s3",)))
 
 
 def test_two_nodes_stand_behind_a_balancer_and_one_stands_in_its_place(layout: Layout) -> None:
-    alone = plan(layout, configuration())
+    alone = make_plan(layout, configuration())
     assert [node.port for node in alone.nodes] == [StackVariables().balancer_port]
-    both = plan(layout, configuration(balancer=installed_balancer()))
+    both = make_plan(layout, configuration(balancer=installed_balancer()))
     if installed_balancer() is not Balancer.NONE:
         assert [node.port for node in both.nodes] == [
             StackVariables().node_1_port,
             StackVariables().node_2_port,
         ]
     assert both.ingest_url == alone.ingest_url
+
+
+def test_the_lake_believes_its_own_balancer_and_nobody_else(layout: Layout) -> None:
+    trusted = "TELEMETRY_LAKE_CONVERSION__TRUSTED_PROXIES"
+    assert make_plan(layout, configuration()).lake_environment[trusted] == "0"
+    if installed_balancer() is not Balancer.NONE:
+        behind = make_plan(layout, configuration(balancer=installed_balancer()))
+        assert behind.lake_environment[trusted] == "1"
 
 
 def test_no_secret_is_readable_for_others(whole: Plan, layout: Layout) -> None:
@@ -101,6 +112,42 @@ def test_no_secret_is_readable_for_others(whole: Plan, layout: Layout) -> None:
     assert not any(key in " ".join(item.command) for key in keys for item in whole.items), (
         "`ps` shows commands"
     )
+
+
+def test_a_program_gets_the_keys_of_its_roles_only(whole: Plan, layout: Layout) -> None:
+    secrets = {role: key.secret_access_key.get_secret_value() for role, key in whole.s3.role_keys.items()}
+    seen = {
+        item.name: {
+            role
+            for role, value in secrets.items()
+            if any(value in text for text in (*item.files.values(), *item.environment.values()))
+        }
+        for item in whole.items
+        if item.name != "seaweedfs"
+    }
+    assert {name: roles for name, roles in seen.items() if roles} == {
+        "create-tables": {Role.MAINTENANCE},
+        **{node.name: {Role.NODE} for node in whole.nodes},
+        "airflow-api-server": {Role.WEB},
+        "airflow-triggerer": {Role.DOORBELL},
+        "web": {Role.WEB, Role.ANALYSES, Role.SCRIPT},
+        "airflow-scheduler": {
+            *(Role.DRAIN, Role.JOBS, Role.MAINTENANCE, Role.ANALYST, Role.SCRIPT),
+            Role.ANALYSES,
+        },
+    }
+    # Without a file of its own a program would find that of the stack's owner.
+    [parser] = [item for item in whole.items if item.name == "airflow-dag-processor"]
+    assert parser.environment[ENV_FILE_VARIABLE] == str(layout.settings_file("airflow-dag-processor"))
+
+
+def test_the_key_of_everything_of_an_earlier_version_is_removed(layout: Layout) -> None:
+    old = secret(layout.secrets, "s3_secret_access_key")
+    plan = make_plan(layout, configuration())
+    assert not (layout.secrets / "s3_secret_access_key").exists()
+    assert all(key.secret_access_key.get_secret_value() != old for key in plan.s3.role_keys.values())
+    again = make_plan(layout, configuration())
+    assert again.s3.role_keys == plan.s3.role_keys
 
 
 def test_a_secret_is_made_once(layout: Layout) -> None:
@@ -121,10 +168,10 @@ def test_every_program_listens_on_loopback(whole: Plan) -> None:
 
 def test_supervisord_reads_a_folder_with_a_percent_sign(layout: Layout) -> None:
     odd = Layout(layout.root / "50%s")
-    the_plan = plan(odd, configuration(only=("seaweedfs",)))
-    commands = {item.name: ("python", "-m", str(odd.launch_file(item.name))) for item in the_plan.items}
+    odd_plan = make_plan(odd, configuration(only=("seaweedfs",)))
+    commands = {item.name: ("python", "-m", str(odd.launch_file(item.name))) for item in odd_plan.items}
     parser = RawConfigParser()
-    parser.read_string(supervisor_configuration(odd, the_plan.programs, commands))
+    parser.read_string(supervisor_configuration(odd, odd_plan.programs, commands))
     assert parser["program:seaweedfs"]["stdout_logfile"] == str(odd.log("seaweedfs")).replace("%", "%%")
     assert parser["program:seaweedfs"]["autostart"] == "false"
 
@@ -140,8 +187,7 @@ def test_the_settings_file_says_what_the_services_are(whole: Plan, tmp_path: Pat
     file.write_text(env_file_text(whole.lake_environment))
     settings = load_settings(file)
     assert settings.s3.endpoint_url == whole.s3.s3_url
-    assert settings.s3.secret_access_key is not None
-    assert settings.s3.secret_access_key.get_secret_value() == whole.s3.secret_access_key
+    assert settings.role_keys == whole.s3.role_keys
     assert settings.sqs.endpoint_url == whole.sqs.url
     assert (
         settings.catalog.properties["uri"] == settings.catalog.spark_properties["uri"] == whole.s3.catalog_url
@@ -179,7 +225,7 @@ def test_no_two_programs_want_the_same_port(layout: Layout) -> None:
     for balancer in (Balancer.NONE, installed_balancer()):
         ports = [
             port
-            for program in plan(layout, configuration(balancer=balancer)).programs
+            for program in make_plan(layout, configuration(balancer=balancer)).programs
             for port in program.ports
         ]
         assert len(ports) == len(set(ports))
@@ -197,7 +243,14 @@ def test_the_balancer_understands_its_configuration(
         pytest.skip(f"{kind} is not installed")
     nodes = [
         IngestNode(
-            f"node-{number}", free_ports(1), "", tmp_path / str(number), PROJECT_ROOT, tmp_path / "log"
+            node=f"node-{number}",
+            port=free_ports(1),
+            port_variable="",
+            private_port=free_ports(1),
+            private_port_variable="",
+            spool_directory=tmp_path / str(number),
+            project_root=PROJECT_ROOT,
+            log_file=tmp_path / "log",
         )
         for number in (1, 2)
     ]

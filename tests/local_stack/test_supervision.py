@@ -13,14 +13,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local_stack.bring_up import take_down
+from lake_testing.stack import wait_until
+from local_stack.bring_up import StartFailed, bring_up, take_down
+from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
 from local_stack.launch import describe
 from local_stack.layout import Layout
 from local_stack.leftovers import find
+from local_stack.plan import make_plan
 from local_stack.program import PROGRAM_MARKER, Program, Unhealthy
-from local_stack.supervision import Supervisor, start_supervisor, supervisor_configuration
+from local_stack.supervision import (
+    Supervisor,
+    SupervisorUnavailable,
+    start_supervisor,
+    supervisor_configuration,
+)
 from local_stack.watch import watch
-from tests.stack_fixture import wait_until
 
 DEADLINE_SECONDS = 30.0
 
@@ -60,7 +67,7 @@ def supervise(layout: Layout, *programs: Program) -> Supervisor:
     layout.supervisor_configuration.write_text(supervisor_configuration(layout, programs, commands))
     started.append(start_supervisor(layout))
     supervisor = Supervisor(layout)
-    wait_until(supervisor.is_there, deadline_seconds=DEADLINE_SECONDS, what="supervisord answers")
+    wait_until(supervisor.is_available, deadline_seconds=DEADLINE_SECONDS, what="supervisord answers")
     for program in programs:
         supervisor.start(program.name)
     wait_until(
@@ -119,11 +126,11 @@ def test_the_watcher_restarts_what_lives_and_does_not_answer(layout: Layout, sle
     program = replace(sleeper, check_health=check_health)
     supervisor = supervise(layout, program)
     first = supervisor.states()["sleeper"].pid
-    said: list[str] = []
+    lines: list[str] = []
     sick.touch()
 
     def say(text: str) -> None:
-        said.append(text)
+        lines.append(text)
         sick.unlink(missing_ok=True)
 
     watcher = threading.Thread(target=watch, args=(layout, [program], say), kwargs={"interval_seconds": 0.05})
@@ -133,7 +140,7 @@ def test_the_watcher_restarts_what_lives_and_does_not_answer(layout: Layout, sle
         deadline_seconds=DEADLINE_SECONDS,
         what="another process runs",
     )
-    assert said == ["sleeper is restarted: 503"]
+    assert lines == ["sleeper is restarted: 503"]
 
     take_down(layout, quiet)
     watcher.join(DEADLINE_SECONDS)
@@ -149,11 +156,11 @@ def test_a_stop_after_supervisord_was_killed_leaves_nothing(layout: Layout, slee
     started[0].wait(DEADLINE_SECONDS)
     assert sleeps(layout)
 
-    said: list[str] = []
-    take_down(layout, said.append)
+    lines: list[str] = []
+    take_down(layout, lines.append)
 
     assert find(layout.root) == []
-    assert said == ["ended 2 processes that were left behind"]
+    assert lines == ["ended 2 left-over processes"]
 
 
 def test_a_stop_goes_against_the_order_of_needs(layout: Layout, sleeper: Program) -> None:
@@ -164,15 +171,15 @@ def test_a_stop_goes_against_the_order_of_needs(layout: Layout, sleeper: Program
         json.dumps({"client": ["ingest", "storage"], "ingest": ["storage"], "storage": []})
     )
 
-    said: list[str] = []
-    take_down(layout, said.append)
+    lines: list[str] = []
+    take_down(layout, lines.append)
 
     # The children of the leaders, whom SIGTERM does not reach, are ended last.
-    assert said == [
+    assert lines == [
         "stopping client",
         "stopping ingest",
         "stopping storage",
-        "ended 3 processes that were left behind",
+        "ended 3 left-over processes",
     ]
     assert find(layout.root) == []
 
@@ -192,3 +199,45 @@ def test_what_renames_itself_is_found_all_the_same(layout: Layout, sleeper: Prog
         deadline_seconds=DEADLINE_SECONDS,
         what="it has renamed itself",
     )
+
+
+def test_a_supervisord_that_shuts_down_is_unavailable(layout: Layout, sleeper: Program) -> None:
+    stubborn = replace(
+        sleeper, command=("/bin/sh", "-c", "trap '' TERM; exec sleep 1001"), stop_wait_seconds=3
+    )
+    supervisor = supervise(layout, stubborn)
+    psutil.Process(supervisor.pid()).terminate()
+
+    def is_unavailable() -> bool:
+        try:
+            supervisor.states()
+        except SupervisorUnavailable:
+            return True
+        return False
+
+    wait_until(is_unavailable, deadline_seconds=DEADLINE_SECONDS, what="supervisord refuses to answer")
+    assert sleeps(layout), "it has not ended yet"
+
+
+def test_a_supervisord_that_does_not_stay_ends_the_start_with_one_sentence(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It ends at once.
+    monkeypatch.setattr(
+        "local_stack.bring_up.supervisor_configuration", lambda *_: "[supervisord]\nnodaemon = perhaps\n"
+    )
+    programs = make_plan(
+        layout,
+        StackConfiguration(
+            variables=StackVariables(),
+            database=Database.SQLITE,
+            database_reason="",
+            balancer=Balancer.NONE,
+            fleet=False,
+            foreground=True,
+        ),
+    )
+    lines: list[str] = []
+    with pytest.raises(StartFailed, match=r"supervisord ended 3 times while the stack was starting: see "):
+        bring_up(replace(programs, items=()), lines.append)
+    assert lines == ["supervisord ended while the stack was starting: starting the stack again"] * 2

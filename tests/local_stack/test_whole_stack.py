@@ -11,11 +11,11 @@ import httpx
 import psutil
 import pytest
 
+from lake_testing.stack import DrivenStack, wait_until
 from local_stack.airflow import ADMIN, SCHEDULER
 from local_stack.leftovers import find
 from local_stack.plan import AIRFLOW_LOGIN_FILE
 from local_stack.program import LOOPBACK
-from tests.stack_fixture import DrivenStack, wait_until
 
 DEADLINE_SECONDS = 300.0
 
@@ -43,6 +43,10 @@ def test_the_whole_stack_starts_survives_and_goes(stack: DrivenStack) -> None:
     assert login.status_code == httpx.codes.CREATED, login.text
     refused = httpx.post(f"{airflow}/auth/token", json={"username": ADMIN, "password": "admin"})
     assert refused.status_code == httpx.codes.UNAUTHORIZED
+
+    pages = httpx.get(f"http://{LOOPBACK}:{stack.ports['WEB']}/__heartbeat__").json()
+    # Cubes are made later; the analysis service is well with the rights of its role.
+    assert pages["analyses"] == {"problem": None}
 
     listening = {address for process in find(stack.layout.root) for address in _listens_on(process)}
     assert LOOPBACK in listening

@@ -7,11 +7,11 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
-from jobs.spark_session import open_session
-from telemetry_lake.catalog import create_tables, load_lake_catalog
+from lake_testing.sample_pings import sample_pings
+from lake_testing.spark_lake import spark_session, spark_settings
+from lake_testing.stack import Lake
 from telemetry_lake.settings import Settings
-from tests.mapreduce.sample_pings import sample_pings
-from tests.stack_fixture import Lake
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
 
 STABLE_PINGS = "stable.pings"
 
@@ -25,7 +25,7 @@ def lake_of_pings(new_lake: Callable[[], Lake]) -> Lake:
 @pytest.fixture(scope="session")
 def settings(lake_of_pings: Lake) -> Settings:
     """Its settings."""
-    return lake_of_pings.settings
+    return spark_settings(lake_of_pings.settings)
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +48,5 @@ def pings(catalog: Catalog) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def spark(settings: Settings) -> Iterator[SparkSession]:
     """A Spark session on this machine."""
-    session = open_session(settings, "mapreduce tests", short=True)
-    yield session
-    session.stop()
+    with spark_session(settings) as session:
+        yield session

@@ -13,12 +13,12 @@ import typer
 from typer.testing import CliRunner
 
 from jobs.mapreduce import main
-from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.settings import PROJECT_ROOT
-from tests.mapreduce import reference
-from tests.mapreduce.compact_documents import value_of
-from tests.mapreduce.sample_pings import DAYS, PINGS_PER_DAY
-from tests.stack_fixture import Lake, wait_until
+from lake_testing import mapreduce_reference
+from lake_testing.compact_documents import value_of
+from lake_testing.sample_pings import DAYS, PINGS_PER_DAY
+from lake_testing.stack import Lake, wait_until
+from telemetry_lake.mapreduce.script.script import load_script
+from telemetry_lake.project_files import PROJECT_ROOT
 
 Pings = list[dict[str, Any]]
 JOB = PROJECT_ROOT / "jobs" / "mapreduce.py"
@@ -86,7 +86,7 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_gives_it(
     done = run(lake_of_pings, *arguments)
     assert done.returncode == 0, done.stderr
     rows = [(row["document_id"], ["", "", row["app_update_channel"]], value_of(row)) for row in pings]
-    assert output.read_text() == reference.run(load_script(script), rows)
+    assert output.read_text() == mapreduce_reference.run(load_script(script), rows)
     assert [file.name for file in output.parent.iterdir()] == [output.name]
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["records", "filtered", "failures", "seconds", "output"]
@@ -116,7 +116,7 @@ def test_a_failing_script_is_told_without_java(lake_of_pings: Lake, pings: Pings
             ("--script", "{script}", "--filter", "nowhere.json"),
             "error: the filter nowhere.json cannot be read",
         ),
-        (("--script", "{script}", "--dates", "yesterdays"), "'yesterdays' is no date"),
+        (("--script", "{script}", "--dates", "yesterdays"), "'yesterdays' is not a date"),
         (("--script", "s3://no-such-bucket/a.py"), "error: listing s3://no-such-bucket/"),
     ],
 )

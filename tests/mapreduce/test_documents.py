@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lake_testing import ping_builders as build
+from lake_testing.compact_documents import compact_document, value_of
+from lake_testing.ping_builders import convert, ping
+from lake_testing.sample_pings import sample_pings
+from lake_testing.submissions import submissions
 from telemetry_lake.columns import HISTOGRAMS
-from telemetry_lake.convert import Converter
-from telemetry_lake.mapreduce.documents import DOCUMENT_COLUMNS, Documents, LazyJson, LazyText, python_values
-from telemetry_lake.mapreduce.lazy_dict import LazyDict
-from tests.convert import ping_builders as build
-from tests.convert.ping_builders import convert, ping
-from tests.convert.test_properties import submissions
-from tests.mapreduce.compact_documents import compact_document, value_of
-from tests.mapreduce.sample_pings import sample_pings
+from telemetry_lake.convert.converter import Converter
+from telemetry_lake.mapreduce.lazy.lazy_dict import LazyDict
+from telemetry_lake.mapreduce.lazy.lazy_json import LazyJson, LazyText
+from telemetry_lake.mapreduce.reading.documents import DOCUMENT_COLUMNS, Documents, python_values
 
 CONVERTER = Converter(build.settings())
 
@@ -41,8 +42,9 @@ def assert_documents_are_right(rows: pa.Table) -> None:
     documents = documents_of(rows)
     for number, row in enumerate(rows.to_pylist()):
         text = documents.text(number)
-        assert json.loads(text) == compact_document(row) == documents.parsed(number)
-        assert in_order(json.loads(text)) == in_order(documents.parsed(number))
+        lazy = LazyText(documents, number)
+        assert json.loads(text) == compact_document(row) == documents.parsed(number) == lazy.parsed()
+        assert in_order(json.loads(text)) == in_order(documents.parsed(number)) == in_order(lazy.parsed())
 
 
 @given(st.lists(submissions, min_size=1, max_size=4))
@@ -74,7 +76,7 @@ def test_histograms_are_read_when_one_is_looked_at() -> None:
         return batch.column(HISTOGRAMS)
 
     documents = Documents(batch, histograms)
-    parsed = [documents.parsed(number) for number in range(rows.num_rows)]
+    parsed = [LazyText(documents, number).parsed() for number in range(rows.num_rows)]
     assert sum("histograms" in document.get("payload", ()) for document in parsed) > 10
     assert read == []
     (first, *_) = (document for document in parsed if "histograms" in document.get("payload", ()))

@@ -18,26 +18,27 @@ from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog
 from pyspark.sql import SparkSession
 
-from jobs.mapreduce import Run, RunSummary, Table, run_script
+from jobs.mapreduce import Run, RunSummary, run_script
+from lake_testing import mapreduce_reference
+from lake_testing.compact_documents import value_of
+from lake_testing.sample_pings import DAYS, PINGS_PER_DAY
+from lake_testing.script_plans import PLANNED, PLANS, REDUCE
 from telemetry_lake.columns import DIMENSIONS
 from telemetry_lake.failures import FatalError, RetriableError
-from telemetry_lake.mapreduce import units
+from telemetry_lake.mapreduce.form import Table
+from telemetry_lake.mapreduce.reading import units
+from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter
 from telemetry_lake.mapreduce.records import OutputFormat
-from telemetry_lake.mapreduce.row_filter import FilterRule, RowFilter
-from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.object_store import ObjectStore
+from telemetry_lake.mapreduce.script.script import load_script
 from telemetry_lake.settings import Settings
-from tests.mapreduce import reference
-from tests.mapreduce.compact_documents import value_of
-from tests.mapreduce.sample_pings import DAYS, PINGS_PER_DAY
-from tests.mapreduce.test_key_order import KEYS
+from telemetry_lake.storage.object_store import ObjectStore
 
 Pings = list[dict[str, Any]]
 COUNT = DAYS * PINGS_PER_DAY
 
 
 class Engine:
-    """Runs scripts over all pings with Spark, and with the reference."""
+    """Runs scripts over all pings with Spark, and with the mapreduce_reference."""
 
     def __init__(self, spark: SparkSession, settings: Settings, pings: Pings, folder: Path) -> None:
         self.spark, self.settings, self.pings, self.folder = spark, settings, pings, folder
@@ -68,7 +69,7 @@ class Engine:
     def expected(self, text: str, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> str:
         """What the reference gives for the same script."""
         rows = [(row["document_id"], dimensions_of(row), value_of(row)) for row in self.pings if wanted(row)]
-        return reference.run(load_script(self.script(text)), rows)
+        return mapreduce_reference.run(load_script(self.script(text)), rows)
 
     def assert_as_expected(self, text: str, **changes: Any) -> None:
         assert self.run(text, **changes) == self.expected(text) != ""
@@ -95,31 +96,6 @@ def _several_units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def dimensions_of(row: dict[str, Any]) -> list[str]:
     return [*(row[name] for name in DIMENSIONS[:-1]), row["submission_date"].strftime("%Y%m%d")]
-
-
-PLANNED = """
-    import plan
-
-    def map(key, dimensions, value, context):
-        for written in plan.PLAN.get(key, ()):
-            context.write(*written)
-"""
-REDUCE = """
-    def shown(one):
-        if isinstance(one, (set, frozenset)):
-            return sorted((shown(item) for item in one), key=repr)
-        if isinstance(one, dict):
-            return sorted(((shown(name), shown(value)) for name, value in one.items()), key=repr)
-        return [shown(item) for item in one] if isinstance(one, (list, tuple)) else repr(one)
-
-    def reduce(key, values, context):
-        context.write(shown(key), [shown(value) for value in values])
-"""
-PLANS = st.lists(
-    st.tuples(st.integers(0, COUNT - 1), KEYS | st.sampled_from(["a", "b", 1, 1.0, True]), KEYS),
-    min_size=20,
-    max_size=60,
-)
 
 
 @given(PLANS, st.sampled_from([None, 1, 3]))
@@ -389,5 +365,5 @@ def test_a_file_that_is_gone_is_told_in_one_line(engine: Engine, catalog: Catalo
             engine.run("def map(k, d, v, cx): cx.write(k, v)", table=Table.LIVE)
     finally:
         live.delete()
-    assert "a worker could not go on: " in str(caught.value)
+    assert "a worker failed: " in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import uuid
 from collections import namedtuple
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Any
@@ -13,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lake_testing.mapreduce_reference import order
+from lake_testing.script_plans import KEYS, NUMBERS, Point
 from telemetry_lake.mapreduce.key_order import key_bytes
-from tests.mapreduce.reference import order
 
 Pair = namedtuple("Pair", "first second")
 
@@ -22,27 +22,6 @@ Pair = namedtuple("Pair", "first second")
 class Colour(Enum):
     RED = 1
     BLUE = 2
-
-
-@dataclass(frozen=True)
-class Point:
-    x: int
-    y: float
-
-
-NUMBERS = st.integers() | st.booleans() | st.floats(allow_nan=False) | st.integers(-4, 4)
-TEXT = st.text(st.characters(exclude_categories=()), max_size=6)
-LEAVES = st.none() | NUMBERS | TEXT | st.binary(max_size=4)
-HASHABLE = st.recursive(
-    LEAVES,
-    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
-    max_leaves=6,
-)
-KEYS = st.recursive(
-    HASHABLE,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HASHABLE, inner, max_size=3),
-    max_leaves=8,
-)
 
 
 @given(KEYS, KEYS)
@@ -80,7 +59,8 @@ def test_other_processes_give_the_same_bytes() -> None:
     """The hash of text differs from process to process, and with it the order of a set."""
     key = (frozenset(["a", "b", "c", "d"]), Point(1, 0.5), {"x": {"q", "r", "s"}}, date(2014, 1, 1))
     program = (
-        "from tests.mapreduce.test_key_order import *; "
+        "from datetime import date; from lake_testing.script_plans import Point; "
+        "from telemetry_lake.mapreduce.key_order import key_bytes; "
         "print(key_bytes((frozenset(['d', 'c', 'b', 'a']), Point(1, 0.5), {'x': {'s', 'r', 'q'}}, "
         "date(2014, 1, 1))).hex())"
     )

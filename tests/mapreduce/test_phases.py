@@ -9,26 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
-from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
-from telemetry_lake.catalog import create_or_update_table
-from telemetry_lake.mapreduce import map_phase, records, reduce_phase, units
-from telemetry_lake.mapreduce.map_phase import MapTask, UnitSummary, columns_read, map_unit
-from telemetry_lake.mapreduce.records import OutputFormat
-from telemetry_lake.mapreduce.reduce_phase import ManyValues, ReduceTask, reduce_rows
-from telemetry_lake.mapreduce.row_filter import FilterRule, RowFilter
-from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.mapreduce.units import FilePart, ReadColumns, plan_units, read_unit
-from telemetry_lake.tables import table_definition
-from tests.mapreduce import reference
-from tests.mapreduce.compact_documents import value_of
-from tests.mapreduce.sample_pings import sample_pings
-from tests.mapreduce.test_engine import PLANNED, PLANS, REDUCE
+from lake_testing import mapreduce_reference
+from lake_testing.mapreduce_phases import local_table, mapped, rows_of, run, task_of
+from lake_testing.script_plans import PLANNED, PLANS, REDUCE
+from telemetry_lake.mapreduce import pairs, records, reduce_phase
+from telemetry_lake.mapreduce.reading import units
+from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter
+from telemetry_lake.mapreduce.reading.units import FilePart, ReadColumns, plan_units, read_unit
+from telemetry_lake.mapreduce.reduce_phase import ManyValues
+from telemetry_lake.mapreduce.script.script import load_script
+from telemetry_lake.tables.definitions import table_definition
 
 STABLE_PINGS = "stable.pings"
 MANY = """
@@ -55,73 +50,29 @@ def reduce(key, values, context):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """A table of one partition in a local file with several row groups."""
-    folder = tmp_path_factory.mktemp("lake")
-    catalog = load_catalog("here", type="sql", uri=f"sqlite:///{folder}/c.db", warehouse=folder.as_uri())
-    definition = table_definition(STABLE_PINGS)
-    create_or_update_table(catalog, definition)
-    table = catalog.load_table(STABLE_PINGS)
-    with table.transaction() as transaction:
-        transaction.set_properties({"write.parquet.row-group-limit": "8"})
-    rows = sample_pings().filter(pc.field("document_type") == "main")
-    table.append(rows.sort_by([("app_update_channel", "ascending")]))
-    return table
+    return local_table(tmp_path_factory.mktemp("lake"))
 
 
-def task_of(table: Table, script: Path, row_filter: RowFilter = RowFilter()) -> MapTask:  # noqa: B008
-    loaded = load_script(script)
-    return MapTask(
-        loaded.source,
-        plan_units(table, row_filter).units,
-        columns_read(loaded, table_definition(STABLE_PINGS), row_filter),
-        row_filter,
-        dict(table.io.properties),
-        None if loaded.reduce else OutputFormat.TEXT,
-        0,
-    )
+def watched_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Return a list that gets the columns of every row group that is read of a Parquet file from now on."""
+    reads: list[tuple[str, ...]] = []
 
+    class Watched(pq.ParquetFile):
+        def iter_batches(
+            self,
+            batch_size: int = units.BATCH_ROWS,
+            row_groups: list[int] | None = None,
+            columns: list[str] | None = None,
+            use_threads: bool = True,
+            use_pandas_metadata: bool = False,
+        ) -> Iterator[pa.RecordBatch]:
+            assert row_groups is not None
+            assert columns is not None
+            reads.extend(tuple(columns) for _ in row_groups)
+            return super().iter_batches(batch_size, row_groups, columns, use_threads, use_pandas_metadata)
 
-def mapped(task: MapTask) -> tuple[list[pa.RecordBatch], UnitSummary]:
-    """What the map side sends, and the sum of its summaries."""
-    sent, summed = [], UnitSummary()
-    for number in range(len(task.units)):
-        for batch in map_unit(task, number):
-            assert batch.schema == map_phase.MAPPED
-            if batch.column("summary").null_count:
-                sent.append(batch)
-            else:
-                summed.add(pickle.loads(batch.column("summary")[0].as_py()))
-    return sent, summed
-
-
-def run(table: Table, script: Path, row_filter: RowFilter = RowFilter()) -> tuple[str, UnitSummary]:  # noqa: B008
-    task = task_of(table, script, row_filter)
-    sent, summed = mapped(task)
-    assert summed.fatal is None
-    assert summed.failures == 0, summed.described
-    if task.output_format is not None:
-        payloads: list[Any] = [payload for batch in sent for payload in batch.column("content").to_pylist()]
-        return b"".join(payloads).decode(), summed
-    in_order = pa.Table.from_batches(sent).sort_by(
-        [(name, "ascending") for name in ("key", "unit", "number")]
-    )
-    output = b""
-    for batch in reduce_rows(ReduceTask(task.source, OutputFormat.TEXT, 0), in_order.to_batches(7)):
-        for row in batch.to_pylist():
-            output += row["content"] or b""
-            if row["summary"] is not None:
-                summary = pickle.loads(row["summary"])
-                assert summary.fatal is None
-                assert summary.failures == 0, summary.described
-    return output.decode(), summed
-
-
-def rows_of(table: Table) -> Iterator[tuple[str, list[str], str]]:
-    for row in table.scan().to_arrow().to_pylist():
-        dimensions = [
-            row[name] for name in ("reason", "app_name", "app_update_channel", "app_version", "app_build_id")
-        ]
-        yield row["document_id"], [*dimensions, row["submission_date"].strftime("%Y%m%d")], value_of(row)
+    monkeypatch.setattr(pq, "ParquetFile", Watched)
+    return reads
 
 
 @pytest.mark.parametrize("combines", [True, False])
@@ -130,12 +81,12 @@ def test_limits_of_memory_change_nothing(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(MANY if combines else MANY.replace("def combine", "def unused"))
-    expected = reference.run(load_script(script), rows_of(table))
+    expected = mapreduce_reference.run(load_script(script), rows_of(table))
     assert run(table, script)[0] == expected
     for module, name, limit in (
-        (map_phase, "PENDING_MAX_VALUES", 9),
-        (map_phase, "VALUES_PER_ROW", 2),
-        (map_phase, "SENT_ROWS", 3),
+        (pairs, "PENDING_MAX_VALUES", 9),
+        (pairs, "VALUES_PER_ROW", 2),
+        (pairs, "SENT_ROWS", 3),
         (reduce_phase, "LIST_MAX_VALUES", 5),
         (records, "PAYLOAD_BYTES", 64),
         (records, "BLOCKS_IN_MEMORY_BYTES", 256),
@@ -143,7 +94,7 @@ def test_limits_of_memory_change_nothing(
     ):
         monkeypatch.setattr(module, name, limit)
     assert run(table, script)[0] == expected
-    monkeypatch.setattr(map_phase, "PENDING_MAX_BYTES", 40)
+    monkeypatch.setattr(pairs, "PENDING_MAX_BYTES", 40)
     monkeypatch.setattr(reduce_phase, "LIST_MAX_BYTES", 40)
     assert run(table, script)[0] == expected
 
@@ -156,18 +107,28 @@ def test_pending_values_are_sent_before_there_are_too_many(
         "def map(k, d, v, cx):\n    for n in range(10): cx.write((k, n), n)\n"
         "def reduce(k, v, cx): cx.write(k, sum(v))\ncombine = reduce\n"
     )
-    monkeypatch.setattr(map_phase, "PENDING_MAX_VALUES", 50)
-    largest = 0
-    real = map_phase._Pairs._make_room
+    monkeypatch.setattr(pairs, "PENDING_MAX_VALUES", 50)
+    sent, summed = mapped(task_of(table, script))
+    # Each key has one value and thus one row: a batch is what was pending when it was sent.
+    assert 0 < max(batch.num_rows for batch in sent) <= 51
+    assert sum(batch.num_rows for batch in sent) == 10 * summed.records
+    assert run(table, script)[0] == mapreduce_reference.run(load_script(script), rows_of(table))
 
-    def watched(self: Any) -> None:
-        nonlocal largest
-        largest = max(largest, sum(map(len, self._groups.values())))
-        real(self)
 
-    monkeypatch.setattr(map_phase._Pairs, "_make_room", watched)
-    assert run(table, script)[0] == reference.run(load_script(script), rows_of(table))
-    assert 0 < largest <= 51
+@pytest.mark.parametrize("combine", ["", "combine = reduce"])
+def test_pending_values_are_sent_before_they_are_too_large(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, combine: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "def map(k, d, v, cx):\n    for n in range(10): cx.write((k, n), 'x' * 1000)\n"
+        f"def reduce(k, v, cx): cx.write(k, len(v))\n{combine}\n"
+    )
+    monkeypatch.setattr(pairs, "PENDING_MAX_BYTES", 20_000)
+    sent, summed = mapped(task_of(table, script))
+    assert summed.records > 10
+    # Also where `combine` has nothing to do, as every key has one value.
+    assert max(batch.num_rows for batch in sent) <= 21
 
 
 def test_row_groups_that_cannot_have_wanted_rows_are_not_read(
@@ -175,14 +136,7 @@ def test_row_groups_that_cannot_have_wanted_rows_are_not_read(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text("def map(k, d, v, cx): cx.write(k, v)\n")
-    read: list[int] = []
-    real = units._OpenFile._batches_of
-
-    def watched(self: Any, group: int, *others: Any) -> Any:
-        read.append(group)
-        return real(self, group, *others)
-
-    monkeypatch.setattr(units._OpenFile, "_batches_of", watched)
+    reads = watched_reads(monkeypatch)
     one = RowFilter((FilterRule(field_name="app_update_channel", allowed_values=("nightly",)),))
     output, summed = run(table, script, one)
     assert output == "".join(f"{key}\t{value}\n" for key, d, value in rows_of(table) if d[2] == "nightly")
@@ -190,7 +144,8 @@ def test_row_groups_that_cannot_have_wanted_rows_are_not_read(
         pq.ParquetFile(task.file.file_path.removeprefix("file://")).num_row_groups
         for task in table.scan().plan_files()
     )
-    assert 0 < len(read) < groups
+    # Histograms are read behind the other columns of the same row groups.
+    assert 0 < sum(columns != ("histograms",) for columns in reads) < groups
     assert summed.records + summed.filtered == table.scan().count()
 
 
@@ -211,25 +166,19 @@ def test_units_cover_every_row_once_however_files_are_cut(
 def test_histograms_are_not_read_unless_they_are_looked_at(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    real = units._OpenFile.histograms
-
-    def watched(self: Any, *arguments: Any) -> Any:
-        asked.append(arguments)
-        return real(self, *arguments)
-
-    monkeypatch.setattr(units._OpenFile, "histograms", watched)
+    reads = watched_reads(monkeypatch)
     script = tmp_path / "script.py"
     script.write_text(
         "import json\ndef map(k, d, v, cx): cx.write(json.loads(v)['environment']['system'], 1)\n"
     )
     run(table, script)
-    assert asked == []
+    assert reads
+    assert not any("histograms" in columns for columns in reads)
     script.write_text(
         "import json\ndef map(k, d, v, cx): cx.write(json.loads(v)['payload']['histograms']['B'], 1)\n"
     )
     run(table, script)
-    assert asked != []
+    assert ("histograms",) in reads
 
 
 def test_columns_that_are_newer_than_a_file_are_nulls(tmp_path: Path) -> None:
@@ -316,4 +265,4 @@ def test_any_keys_and_values(table: Table, tmp_path: Path, plan: list[tuple[int,
     (tmp_path / "plan.py").write_text(f"import pickle\nPLAN = pickle.loads({pickle.dumps(planned)!r})\n")
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(PLANNED + REDUCE))
-    assert run(table, script)[0] == reference.run(load_script(script), rows)
+    assert run(table, script)[0] == mapreduce_reference.run(load_script(script), rows)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry_lake.convert.dimensions import AllowedRange
+from telemetry_lake.convert.derivation.dimensions import AllowedRange
 from telemetry_lake.failures import FatalError
-from telemetry_lake.mapreduce.row_filter import FilterRule, RowFilter, load_filter
-from telemetry_lake.tables import table_definition
+from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter, load_filter
+from telemetry_lake.tables.definitions import table_definition
 
 STABLE_PINGS = table_definition("stable.pings")
 OF_2013: dict[str, Any] = {
@@ -42,7 +42,7 @@ RULES = st.builds(
 def test_the_filter_of_2013_is_understood(tmp_path: Path) -> None:
     file = tmp_path / "filter.json"
     file.write_text(json.dumps(OF_2013))
-    rules = {rule.column: rule for rule in load_filter(file, STABLE_PINGS)}
+    rules = {rule.column: rule for rule in load_filter(file, STABLE_PINGS, has_dates=False)}
     assert list(rules) == [
         *("reason", "app_name", "app_update_channel", "app_version", "app_build_id", "submission_date")
     ]
@@ -91,13 +91,27 @@ def test_what_is_wrong_with_a_filter_is_said(tmp_path: Path, document: Any, said
     file = tmp_path / "filter.json"
     file.write_text(document if isinstance(document, str) else json.dumps(document))
     with pytest.raises(FatalError) as caught:
-        load_filter(file, STABLE_PINGS)
+        load_filter(file, STABLE_PINGS, has_dates=False)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("day", ['["__TARGET_DATE__"]', "__TARGET_DATE__", '"__TARGET_DATE__"'])
+def test_a_template_of_2014_takes_the_dates_of_the_run(tmp_path: Path, day: str) -> None:
+    file = tmp_path / "filter_template.json"
+    reason = '{"field_name": "reason", "allowed_values": ["idle-daily"]}'
+    file.write_text(
+        f'{{"dimensions": [{reason}, {{"field_name": "submission_date", "allowed_values": {day}}}]}}'
+    )
+    of_reason, of_date = load_filter(file, STABLE_PINGS, has_dates=True)
+    assert of_date.lets_everything_through
+    assert not of_reason.lets_everything_through
+    with pytest.raises(FatalError, match="a template, which says __TARGET_DATE__: give the run dates"):
+        load_filter(file, STABLE_PINGS, has_dates=False)
 
 
 def test_a_filter_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FatalError, match=r"the filter .*nowhere\.json cannot be read"):
-        load_filter(tmp_path / "nowhere.json", STABLE_PINGS)
+        load_filter(tmp_path / "nowhere.json", STABLE_PINGS, has_dates=False)
 
 
 @given(RULES, st.lists(VALUES | st.none(), min_size=1, max_size=6))

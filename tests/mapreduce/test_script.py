@@ -2,14 +2,15 @@
 
 import pickle
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from telemetry_lake.mapreduce.script import ScriptError, load_script, pack_script, unpack_script
-from tests.mapreduce import reference
+from lake_testing import mapreduce_reference
+from telemetry_lake.mapreduce.script.script import ScriptError, load_script, pack_script, unpack_script
 
 Write = Callable[..., Path]
 
@@ -58,7 +59,7 @@ def test_a_script_travels_with_the_modules_beside_it(write: Write, tmp_path: Pat
     shutil.rmtree(tmp_path)
     script = unpack_script(pickle.loads(packed))
     assert script.combine is script.reduce
-    assert reference.run(script, [("id", ["a"], ""), ("id2", ["a"], "")]) == "xa!\t2\n"
+    assert mapreduce_reference.run(script, [("id", ["a"], ""), ("id2", ["a"], "")]) == "xa!\t2\n"
 
 
 def test_the_next_script_replaces_the_modules_of_the_last(write: Write) -> None:
@@ -66,19 +67,46 @@ def test_the_next_script_replaces_the_modules_of_the_last(write: Write) -> None:
     first = pack_script(write(script=text, helper="NAME = 'first'"))
     second = pack_script(write(script=text, helper="NAME = 'second'"))
     row = ("id", [""], "")
-    assert [reference.run(unpack_script(each), [row]) for each in (first, second, first)] == [
+    assert [mapreduce_reference.run(unpack_script(each), [row]) for each in (first, second, first)] == [
         "first\t1\n",
         "second\t1\n",
         "first\t1\n",
     ]
 
 
+def test_a_script_of_2013_reads_pings_as_it_did(write: Write) -> None:
+    text = """
+import simplejson as json
+
+def map(k, d, v, cx):
+    try:
+        cx.write(json.loads(v)["info"]["OS"], 1)
+    except json.JSONDecodeError:
+        cx.write("broken", 1)
+"""
+    script = load_script(write(script=text))
+    rows = [("id", [""], '{"info": {"OS": "Linux"}}'), ("id2", [""], "{")]
+    assert mapreduce_reference.run(script, rows) == "Linux\t1\nbroken\t1\n"
+
+
+def test_a_script_finds_its_arguments_where_it_runs(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    path = write(script="import sys\nARGUMENTS = sys.argv[1:]\ndef map(k, d, v, cx): cx.write(ARGUMENTS, 1)")
+    script = unpack_script(pickle.loads(pickle.dumps(pack_script(path, ["--days=7", "$(id)"]))))
+    assert mapreduce_reference.run(script, [("id", [""], "")]) == "['--days=7', '$(id)']\t1\n"
+    assert sys.argv[0].endswith("script.py")
+
+
 @pytest.mark.parametrize(
     "text, said",
     [
         ("def reduce(k, v, cx): pass", "script.py has no function map(key, dimensions, value, context)"),
-        ("map = 3", "`map` is no function; it is called as map(key, dimensions, value, context)"),
-        ("def map(k, d, v): pass", "`map` is called as map(key, dimensions, value, context): too many"),
+        ("map = 3", "`map` is not a function; it is called as map(key, dimensions, value, context)"),
+        ("def map(k, d): pass", "`map` is called as map(key, dimensions, value, context): too many"),
+        (
+            "def map(k, v, cx): pass",
+            "this `map` is one for Heka, with three parameters; it is called as map(",
+        ),
         ("def map(k, d, v, cx): print 'x'", "script.py:1 is not Python 3"),
         (
             "\nimport os\nraise SystemExit(3)",

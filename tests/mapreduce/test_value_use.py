@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry_lake.mapreduce.script import load_script
-from telemetry_lake.mapreduce.value_use import DIMENSIONS, KEY, VALUE, Use, use_of
+from telemetry_lake.mapreduce.lazy.value_use import Use, uses_of
+from telemetry_lake.mapreduce.script.script import load_script
 
 HEAD = """
 import json
@@ -66,7 +66,7 @@ def test_use_of_the_value(tmp_path: Path, body: str, use: Use) -> None:
         "import json\ndef parse(text, more=1): return json.loads(text)\ndef measure(text): return len(text)\n"
     )
     (tmp_path / "script.py").write_text(f"{HEAD}\ndef map(k, d, v, cx):\n    {body}\n")
-    assert use_of(load_script(tmp_path / "script.py"), VALUE) is use
+    assert uses_of(load_script(tmp_path / "script.py"), lazy=True).value is use
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,5 @@ def test_use_of_the_value(tmp_path: Path, body: str, use: Use) -> None:
 def test_use_of_all_arguments(tmp_path: Path, text: str, uses: tuple[Use, ...]) -> None:
     (tmp_path / "script.py").write_text(textwrap.dedent(text))
     script = load_script(tmp_path / "script.py")
-    assert tuple(use_of(script, argument) for argument in (KEY, DIMENSIONS, VALUE)) == uses
+    assert uses_of(script, lazy=True) == uses
+    assert uses_of(script, lazy=False) == (Use.WHOLE,) * 3

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from telemetry_lake.catalog import create_tables, load_lake_catalog
-from telemetry_lake.number_lists import list_text
-from telemetry_lake.query import Lake, open_lake
-from telemetry_lake.tables import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY, STABLE_PINGS
-from tests.query.sample_rows import sample_rows
-from tests.stack_fixture import Lake as LakeOfTest
+from lake_testing.sample_rows import sample_rows
+from lake_testing.stack import Lake as LakeOfTest
+from telemetry_lake.histograms.list_text import list_text
+from telemetry_lake.query.lake import Lake, open_lake
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY, STABLE_PINGS
 
 PING_COUNTS = "derived.ping_counts"
 NOW = datetime.now(UTC)
@@ -64,6 +64,9 @@ def main_ping(
     memory_mb: int | None = None,
     addons: Any = None,
     experiments: Any = None,
+    uptime: Any = None,
+    scalars: Any = None,
+    keyed_scalars: Any = None,
     **row: Any,
 ) -> Row:
     """A row of a main ping with what the examples look at in its document."""
@@ -75,10 +78,21 @@ def main_ping(
         },
         "payload": {
             "info": {"subsessionCounter": subsession, "subsessionLength": seconds},
-            "simpleMeasurements": {"firstPaint": first_paint},
+            "simpleMeasurements": {"firstPaint": first_paint, "uptime": uptime},
+            "processes": {"parent": {"scalars": scalars, "keyedScalars": keyed_scalars}},
         },
     }
     return {**of, "document_type": "main", "document": json.dumps(document), **row}
+
+
+def event_ping(of: Row, session: str, events: Any) -> Row:
+    document = {"payload": {"sessionId": session, "events": events}}
+    return {**of, "document_type": "event", "document": json.dumps(document)}
+
+
+def glean_ping(of: Row, document_type: str, *, events: Any = None, **metrics: Any) -> Row:
+    document = {"metrics": metrics, "events": events}
+    return {**of, "document_type": document_type, "document": json.dumps(document)}
 
 
 def crash_ping(of: Row, **payload: Any) -> Row:
@@ -103,6 +117,10 @@ STABLE: list[Row] = [
         memory_mb=2_048,
         addons={"ublock": {"version": "1.0"}, "webcompat@mozilla.org": {"isSystem": True}},
         experiments={"a-b-test": {"branch": "control"}},
+        reason="shutdown",
+        uptime=30,
+        scalars={"browser.engagement.total_uri_count": 10},
+        keyed_scalars={"telemetry.event_counts": {"a#b": 2, "c": 5}},
         histograms=[histogram("GC_MS", {0: 2, 4: 4, 10: 0}), histogram("OTHER_MS", {0: 100})],
     ),
     # The same session: its start is repeated, and the add-on has been updated.
@@ -113,6 +131,10 @@ STABLE: list[Row] = [
         memory_mb=4_096,
         addons={"ublock": {"version": "1.1"}, "dark": {"version": "5", "isSystem": False}},
         experiments={"a-b-test": {"branch": "treatment"}, "rollout": {}},
+        reason="shutdown",
+        uptime=90,
+        scalars={"browser.engagement.total_uri_count": 20},
+        keyed_scalars={"telemetry.event_counts": {"a#b": 4, "d": "many"}},
         histograms=[
             histogram("GC_MS", {4: 2, 7: 2}),
             histogram("GC_MS", {1: 50}, process="content"),
@@ -137,12 +159,51 @@ STABLE: list[Row] = [
         first_paint=500,
         memory_mb=8_192,
         histograms=[histogram("GC_MS", {1: 1, 4: -7})],
+        reason="shutdown",
+        uptime=-1,
+        scalars={"browser.engagement.total_uri_count": "many"},
+        keyed_scalars={"telemetry.event_counts": [1]},
     ),
     crash_ping(ANNA, processType="main"),
     crash_ping(ANNA, processType="content"),
     crash_ping(EMIL),
     crash_ping(NOBODY, processType="gpu"),
-    {**FAYE, "document_type": "baseline"},
+    event_ping(
+        ANNA,
+        "first",
+        {
+            "parent": [
+                [1, "navigation", "search", "urlbar", "enter", {}],
+                [2, "navigation", "search", "urlbar"],
+            ]
+        },
+    ),
+    event_ping(BERT, "second", {"parent": [[3, "navigation", "search", "urlbar"]], "content": "none"}),
+    event_ping(CARL, "third", []),
+    glean_ping(
+        FAYE,
+        "baseline",
+        counter={"browser.engagement.uri_count": 7},
+        timespan={"glean.baseline.duration": {"time_unit": "second", "value": 90}},
+        rate={"network.cache.hits": {"numerator": 1, "denominator": 4}},
+    ),
+    glean_ping(
+        CARL,
+        "metrics",
+        boolean={"browser.shell.default_browser": True},
+        string={"search.default_engine": "ddg"},
+        quantity={"gfx.adapter.ram": 4_096},
+        labeled_counter={"networking.http_response_version": {"http_1": 1, "http_2": 5}},
+        events=[{"category": "tabs", "name": "opened", "timestamp": at} for at in (0, 900)],
+    ),
+    glean_ping(
+        DORA,
+        "metrics",
+        boolean={"browser.shell.default_browser": False},
+        timespan={"glean.baseline.duration": {"time_unit": "minute", "value": 2}},
+        labeled_counter={"networking.http_response_version": {"http_1": 3, "http_2": "many"}},
+        events={"category": "tabs"},
+    ),
     # Too long ago for every question.
     main_ping(FAYE, submission_date=LONG_AGO, first_paint=1, addons={"old": {}}, experiments={"old": {}}),
 ]
@@ -266,6 +327,16 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
         # 2 samples from 0, 6 from 4 and 2 from 7: the 5th is the third of the six, the 9.5th in the last two.
         ("release", TEN, 10, 5.5, 9.3),
     ],
+    "scalars": [("release", 6, 2, 15.0, 15.0, 20), ("nightly", 1, 0, None, None, None)],
+    "keyed_scalars": [("a#b", 2, 6), ("c", 1, 5), ("d", 1, None)],
+    "simple_measurements": [("release", 2, 60.0, 87.0)],
+    "unified_events": [("parent", "navigation", "search", "urlbar", 3, 2)],
+    "glean_values": [
+        ("metrics", 2, 1, "ddg", 4_096, None, 120, None),
+        ("baseline", 1, 0, None, None, 7, 90, 25.0),
+    ],
+    "glean_labeled_counters": [("http_2", 2, 5), ("http_1", 2, 4)],
+    "glean_events": [("metrics", "tabs", "opened", 2, 1)],
     "experiment_branches": [
         ("a-b-test", "control", 1, 50.0),
         ("a-b-test", "treatment", 1, 50.0),

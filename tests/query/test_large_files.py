@@ -6,8 +6,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telemetry_lake.object_store import ObjectStore
-from telemetry_lake.table_files import WHOLE_FILE_MAX_BYTES, TableFile, TableFileSystem
+from telemetry_lake.query.duckdb_files import WHOLE_FILE_MAX_BYTES, TableFileSystem
+from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.tables.catalog import key_properties
+from telemetry_lake.tables.files import TableFile
 
 ROWS = 40_000
 ROW_GROUP_ROWS = 2_000
@@ -27,7 +29,7 @@ def test_threads_that_share_an_open_file_do_not_disturb_each_other(tmp_path, lak
     name = files.add(
         "lakefile://t",
         TableFile(f"s3://{bucket}/{location.name}", size, ROWS, 0, ()),
-        lake_settings.catalog.properties,
+        {**key_properties(lake_settings), **lake_settings.catalog.properties},
     )
     with duckdb.connect(config={"threads": 8}) as connection:
         connection.register_filesystem(files)

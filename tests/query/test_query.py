@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,14 +16,15 @@ from pyiceberg.schema import Schema
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, LongType, NestedField, StringType
 
-from telemetry_lake.catalog import create_tables, load_lake_catalog
+from lake_testing.filled_lake import FILES, MONDAY, PINGS, SUNDAY, FilledLake
+from lake_testing.sample_rows import sample_rows
 from telemetry_lake.failures import ConfigurationError, RetriableError
-from telemetry_lake.query import Lake, QueryError, open_lake
+from telemetry_lake.query.duckdb_files import WHOLE_FILE_MAX_BYTES
+from telemetry_lake.query.lake import LOCKED, Lake, open_lake
+from telemetry_lake.query.statements import QueryError
 from telemetry_lake.settings import CatalogSettings, Settings
-from telemetry_lake.table_files import WHOLE_FILE_MAX_BYTES
-from telemetry_lake.tables import LIVE_PINGS, table_definition, table_names
-from tests.query.conftest import FILES, MONDAY, PINGS, SUNDAY, FilledLake
-from tests.query.sample_rows import sample_rows
+from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, table_definition, table_names
 
 ALL_PINGS = [ping for append in PINGS for ping in append]
 
@@ -221,6 +223,12 @@ def test_the_answer_can_be_written_to_a_parquet_file(lake: Lake, tmp_path: Path)
     ]
 
 
+def test_a_parquet_file_that_cannot_be_written_is_named(lake: Lake, tmp_path: Path):
+    file = tmp_path / "no_folder" / "answer.parquet"
+    with pytest.raises(RetriableError, match=r"cannot be read or written: FileNotFoundError.*no_folder"):
+        lake.write_parquet("SELECT 1", file)
+
+
 @pytest.mark.parametrize(
     "sql, says",
     [
@@ -233,6 +241,13 @@ def test_the_answer_can_be_written_to_a_parquet_file(lake: Lake, tmp_path: Path)
         ("", "one query at a time: this is 0 statements"),
         ("DELETE FROM live.pings", "DELETE is not possible here"),
         ("COPY live.pings TO '/tmp/x'", "COPY is not possible here"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO '/tmp/x'", "EXPLAIN of what is not a SELECT is not possible"),
+        ("EXPLAIN -- a plan\nCOPY (SELECT 1) TO '/tmp/x'", "EXPLAIN of what is not a SELECT is not possible"),
+        ("EXPLAIN CREATE TABLE x AS SELECT 1", "EXPLAIN of what is not a SELECT is not possible"),
+        ("COPY (PIVOT live.pings ON document_type USING count(*)) TO '/tmp/x'", "COPY is not possible here"),
+        ("CREATE TABLE x AS PIVOT live.pings ON reason USING count(*)", "CREATE is not possible here"),
+        ("WITH new AS (DELETE FROM live.pings RETURNING *) FROM new", "Can only delete from base table"),
+        ("SET enable_external_access = true", "SET is not possible here"),
         ("SELECT CAST(document_id AS INT) FROM live.pings", "Could not convert string"),
     ],
 )
@@ -240,6 +255,49 @@ def test_what_is_wrong_with_a_query_is_said(lake: Lake, sql: str, says: str):
     with pytest.raises(QueryError) as failure:
         rows(lake, sql)
     assert says in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM read_text('{file}')",
+        "FROM read_blob('{file}')",
+        "FROM read_csv('{file}')",
+        "FROM sniff_csv('{file}')",
+        "FROM glob('{folder}/*')",
+        "FROM read_text('file://{file}')",
+        "FROM query('FROM read_text(''{file}'')')",
+        "FROM '{file}'",
+    ],
+)
+def test_a_query_cannot_read_the_files_of_its_machine(lake: Lake, tmp_path: Path, sql: str):
+    file = tmp_path / "secret.csv"
+    file.write_text("name,value\nkey,1234\n")
+    with pytest.raises(QueryError) as failure:
+        rows(lake, sql.format(file=file, folder=tmp_path))
+    assert "1234" not in str(failure.value)
+
+
+def test_only_files_of_tables_are_in_the_file_system_of_queries(lake: Lake, tmp_path: Path):
+    for path in (f"lakefile://{tmp_path}/x", "lakefile://../etc/passwd", "lakefile://output/0"):
+        with pytest.raises(RetriableError, match="not a file of a table") as failure:
+            rows(lake, f"FROM read_text('{path}')")
+        assert len(str(failure.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("explain", ["EXPLAIN", "EXPLAIN ANALYZE", "EXPLAIN (FORMAT json)", "explain /* */ "])
+def test_a_query_can_be_explained(lake: Lake, explain: str):
+    ((_, plan),) = rows(lake, f"{explain} SELECT count(*) FROM live.pings WHERE document_bytes > 0")
+    assert "document_bytes" in plan
+
+
+def test_a_query_may_take_more_room_than_the_memory_that_it_is_given(lake: Lake, tmp_path: Path):
+    numbers = "SELECT repeat(i::VARCHAR, 10) AS text FROM range(2_000_000) AS numbers(i) ORDER BY hash(i)"
+    spilling = duckdb.connect(
+        config={"memory_limit": "60MB", "threads": "1", "temp_directory": str(tmp_path)}
+    )
+    spilling.execute(LOCKED)
+    assert len(spilling.execute(numbers).fetchall()) == 2_000_000
 
 
 def test_nothing_is_queried_without_a_catalog():
@@ -252,7 +310,7 @@ def test_a_catalog_that_is_away_is_told_from_a_wrong_query():
         nobody_listens.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}"
         settings = Settings(catalog=CatalogSettings(properties={"type": "rest", "uri": uri}))
-        with pytest.raises(RetriableError, match=f"{uri} does not answer.*make run"), open_lake(settings):
+        with pytest.raises(RetriableError, match=f"{uri}: it does not answer.*make run"), open_lake(settings):
             pass
 
 

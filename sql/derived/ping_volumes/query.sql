@@ -15,7 +15,7 @@ UNION ALL
 SELECT
     submission_date,
     date_trunc('HOUR', submission_timestamp) AS submission_hour,
-    -- Anybody can post to a path that nobody knows; a table of all such paths would have no bound.
+    -- Any client can post to an unknown path; a table of all such paths would be unbounded.
     if(error_type = 'unknown_document_type', NULL, namespace) AS namespace,
     if(error_type = 'unknown_document_type', NULL, document_type) AS document_type,
     CAST(NULL AS STRING) AS app_update_channel,

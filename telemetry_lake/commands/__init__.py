@@ -1,0 +1,1 @@
+"""The command line of the lake, a module for each group of commands."""

@@ -1,0 +1,1 @@
+"""What a histogram is: ranges of buckets, definitions, how it is stored, how many are added up."""

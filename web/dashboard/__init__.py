@@ -1,0 +1,1 @@
+"""The section with distributions and evolutions: its pages, its API and its exports."""
