@@ -1,8 +1,9 @@
 """One version of the cubes, open for reading: its dictionary, and rows by DuckDB from local files.
 
-DuckDB may read the version's files and nothing else, and starts no process, extension or download. A cursor
-of its own serves each query. How many run at once and how long each may take are limits; a query beyond the
-second is interrupted.
+What is asked of one metric is read from the parts of the files that have it (`row_groups.py`), and DuckDB
+gets it as a table; what is asked of many, DuckDB reads itself. It may read the version's files and nothing
+else, and starts no process, extension or download. A cursor of its own serves each query. How many run at
+once and how long each may take are limits; a query beyond the second is interrupted.
 """
 
 import threading
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -26,6 +27,7 @@ from telemetry_lake.dashboard.format import (
     StoredFile,
     View,
 )
+from telemetry_lake.dashboard.row_groups import Found, RowGroups
 from telemetry_lake.failures import FatalError, RetriableError
 
 COMPARABLE: Final = ("channel", "application", "version", "os", "architecture", "process")
@@ -34,9 +36,19 @@ UNKNOWN: Final = "unknown"
 """What stands for a dimension that the client did not send."""
 FACETS_REMEMBERED: Final = 256
 """For so many metrics their values are remembered, some hundred rows each."""
+K = TypeVar("K")
+V = TypeVar("V")
+KEYS_REMEMBERED: Final = 64
+"""For so many choices of rows their keys are remembered, at most some thousand each."""
+READ_MAX_ROWS: Final = 200_000
+"""So many rows are read at once for a query. Where more may fit, DuckDB reads the files piece by piece."""
 _PING: Final = "namespace || '/' || document_type"
 _EXPRESSIONS: Final = {"key": '"key"', "ping": _PING, "architecture": f"coalesce(architecture, '{UNKNOWN}')"}
 _EMPTY_ROWS: Final = "no_rows"
+_READ_ROWS: Final = "read_rows"
+_NUMBERS: Final = ("pings", "clients", "sum", "buckets", "counts", "weights")
+_STORED_AS: Final = {"ping": ("namespace", "document_type")}
+"""The columns behind a name that is not one of them."""
 
 
 def local_name(file: StoredFile) -> str:
@@ -121,6 +133,15 @@ class RowFilter:
     first_date: date | None = None
     last_date: date | None = None
 
+    def names(self) -> set[str]:
+        """Return the names in `condition`."""
+        names = {"metric", *(name for name, allowed in self.dimensions.items() if allowed)}
+        if self.keys or self.with_rest:
+            names |= {"key", "is_rest"}
+        if self.first_date is not None or self.last_date is not None:
+            names.add("date")
+        return names
+
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition in SQL and its parameters."""
         parts, values = ["metric = ?"], [self.metric]
@@ -161,7 +182,8 @@ class Cubes:
         self._limits = limits
         self._places = threading.BoundedSemaphore(limits.queries_at_once)
         self._facets: dict[tuple[View, str], tuple[Facet, ...]] = {}
-        self._facets_lock = threading.Lock()
+        self._keys: dict[tuple[View, str, tuple[Any, ...]], tuple[Key, ...]] = {}
+        self._memory_lock = threading.Lock()
         self._releases: dict[View, tuple[tuple[str, str, date], ...]] = {}
         files: dict[View, list[str]] = {view: [] for view in View}
         for name, segments in merged.items():
@@ -175,6 +197,7 @@ class Cubes:
         self.metrics: Mapping[str, Metric] = _dictionary(directory / local_name(manifest.dictionary))
         self._duckdb = duckdb.connect()
         try:
+            self._parts = {view: RowGroups(list(map(Path, names))) for view, names in files.items()}
             self._lock([file for names in files.values() for file in names])
             self._duckdb.register(_EMPTY_ROWS, SEGMENT_SCHEMA.empty_table())
             for view, names in files.items():
@@ -182,7 +205,7 @@ class Cubes:
                 source = f"read_parquet({_listed(names)}, union_by_name = true)" if names else _EMPTY_ROWS
                 self._duckdb.execute(f"CREATE VIEW {view}_rows AS SELECT * FROM {source}")  # noqa: S608
             self._duckdb.execute("SET lock_configuration = true")
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
             self._duckdb.close()
             raise FatalError(f"the cubes of version {manifest.version} cannot be read: {error}") from error
 
@@ -200,16 +223,15 @@ class Cubes:
         known = self._facets.get((view, metric))
         if known is None:
             groups = ", ".join(f"{_EXPRESSIONS.get(name, name)} AS {name}" for name in (*COMPARABLE, "ping"))
-            rows = self._table(
+            rows = self._of_metric(
+                view,
+                RowFilter(metric, {}),
+                (*COMPARABLE, "ping", "pings", "date"),
                 f"SELECT {groups}, sum(pings)::BIGINT, min(date), max(date) "  # noqa: S608
-                f"FROM {view}_rows WHERE metric = ? GROUP BY ALL ORDER BY ALL",
-                [metric],
+                "FROM {rows} WHERE {condition} GROUP BY ALL ORDER BY ALL",
             )
             known = tuple(map(Facet._make, zip(*rows.to_pydict().values(), strict=True)))
-            with self._facets_lock:
-                if len(self._facets) >= FACETS_REMEMBERED:
-                    self._facets.pop(next(iter(self._facets)))
-                self._facets[view, metric] = known
+            self._remember(self._facets, (view, metric), known, FACETS_REMEMBERED)
         return known
 
     def releases(self, view: View) -> tuple[tuple[str, str, date], ...]:
@@ -241,27 +263,41 @@ class Cubes:
     def keys(self, view: View, chosen: RowFilter) -> tuple[Key, ...]:
         """Return the keys in the chosen rows, those with most pings first."""
         condition, values = chosen.condition()
-        rows = self._table(
-            'SELECT CASE WHEN is_rest THEN NULL ELSE "key" END AS name, sum(pings)::BIGINT AS pings, '  # noqa: S608
+        known = self._keys.get((view, condition, tuple(values)))
+        if known is not None:
+            return known
+        rows = self._of_metric(
+            view,
+            chosen,
+            ("is_rest", "key", "pings", "counts", "date", "rest_keys"),
+            'SELECT CASE WHEN is_rest THEN NULL ELSE "key" END AS name, sum(pings)::BIGINT AS pings, '
             "coalesce(sum(list_sum(counts)), 0)::BIGINT AS samples, max(date), max(rest_keys) "
-            f'FROM {view}_rows WHERE {condition} AND (is_rest OR "key" IS NOT NULL) '
+            'FROM {rows} WHERE {condition} AND (is_rest OR "key" IS NOT NULL) '
             "GROUP BY ALL ORDER BY pings DESC, name",
-            values,
         )
-        return tuple(map(Key._make, zip(*rows.to_pydict().values(), strict=True)))
+        known = tuple(map(Key._make, zip(*rows.to_pydict().values(), strict=True)))
+        self._remember(self._keys, (view, condition, tuple(values)), known, KEYS_REMEMBERED)
+        return known
 
     def rows(self, view: View, chosen: RowFilter, columns: Sequence[str]) -> pa.Table:
         """Return the chosen rows as they are stored, with these `columns` (of `COMPARABLE`, `key`, `date`).
 
         The columns after them are `DEFINITION`, `pings`, `clients`, `sum`, `buckets`, `counts` and `weights`.
         """
-        condition, values = chosen.condition()
         groups = [f"{_EXPRESSIONS.get(name, name)} AS {name}" for name in columns]
-        return self._table(
-            f"SELECT {', '.join([*groups, *DEFINITION])}, pings, clients, sum, buckets, counts, weights "  # noqa: S608
-            f"FROM {view}_rows WHERE {condition}",
-            values,
+        return self._of_metric(
+            view,
+            chosen,
+            (*columns, *DEFINITION, *_NUMBERS),
+            f"SELECT {', '.join([*groups, *DEFINITION, *_NUMBERS])} "  # noqa: S608
+            "FROM {rows} WHERE {condition}",
         )
+
+    def _remember(self, memory: dict[K, V], key: K, value: V, at_most: int) -> None:
+        with self._memory_lock:
+            if len(memory) >= at_most:
+                memory.pop(next(iter(memory)))
+            memory[key] = value
 
     def _lock(self, files: list[str]) -> None:
         # The order matters: with a temporary directory DuckDB would also allow that directory.
@@ -281,8 +317,25 @@ class Cubes:
         ):
             self._duckdb.execute(statement)
 
-    def _table(self, sql: str, values: list[Any]) -> pa.Table:
+    def _of_metric(self, view: View, chosen: RowFilter, names: Sequence[str], sql: str) -> pa.Table:
+        """Return the answer to a query over the chosen rows of one metric that uses these names of theirs."""
+        found = self._parts[view].find(
+            chosen.metric,
+            chosen.dimensions.get("channel", ()),
+            chosen.keys,
+            with_rest=chosen.with_rest,
+        )
+        condition, values = chosen.condition()
+        if found.rows > READ_MAX_ROWS:
+            return self._table(sql.format(rows=f"{view}_rows", condition=condition), values)
+        columns = {column for name in (*names, *chosen.names()) for column in _STORED_AS.get(name, (name,))}
+        return self._table(sql.format(rows=_READ_ROWS, condition=condition), values, (found, sorted(columns)))
+
+    def _table(self, sql: str, values: list[Any], of: tuple[Found, Sequence[str]] | None = None) -> pa.Table:
         with self._cursor() as cursor:
+            if of is not None:
+                found, columns = of
+                cursor.register(_READ_ROWS, found.read(columns))
             table: pa.Table = cursor.sql(sql, params=values).to_arrow_table()
             return table
 
@@ -310,7 +363,7 @@ class Cubes:
                 raise CubesBusy(
                     "the query needs more memory than queries may have: choose fewer dates, versions or keys"
                 ) from error
-            except duckdb.IOException as error:
+            except (duckdb.IOException, OSError, pa.ArrowException) as error:
                 raise FatalError(
                     f"a file of the cubes of version {self.version} is damaged: {error}"
                 ) from error

@@ -25,9 +25,10 @@ KEYS_KEPT_MAX: Final = 200
 """The keys of a metric that are kept, by submission date, channel and process; the others are added up."""
 WEIGHT_UNIT: Final = 2**32
 """The weight of one client in `weights`."""
-ROW_GROUP_ROWS: Final = 5_000
-"""What is read at least for a metric of a channel: from 20,000 a query took three quarters more processor
-time, and 1,000 cost more in metadata than they saved."""
+ROW_GROUP_MIN_ROWS: Final = 1_000
+"""A row group ends with a metric of a channel once it has so many rows: who asks for it reads little else."""
+ROW_GROUP_MAX_ROWS: Final = 5_000
+"""Where a metric of a channel has more rows, it gets several row groups, each with few of its keys."""
 
 DIMENSIONS: Final = ("application", "version", "os", "architecture", "namespace", "document_type")
 """What a reader may filter and compare by, besides channel, process and key."""

@@ -9,22 +9,30 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from telemetry_lake.dashboard.cube_rows import add_up
-from telemetry_lake.dashboard.format import ROW_GROUP_ROWS, SEGMENT_SCHEMA
+from telemetry_lake.dashboard.format import ROW_GROUP_MAX_ROWS, ROW_GROUP_MIN_ROWS, SEGMENT_SCHEMA
 
 STRETCH_ROWS: Final = 50_000
 """So many rows are added up at once, or all of one metric, channel, process and key."""
 READ_ROWS: Final = 4_096
+WAITING_MIN_ROWS: Final = 4 * ROW_GROUP_MAX_ROWS
+"""Rows are held back until there are so many, so that small parts are not gone through again and again."""
 STRETCHES: Final = ("channel", "metric", "process", "key")
 COMPRESSION: Final = "zstd"
 NUMBERS: Final = ("counts.list.element", "weights.list.element")
 """Different nearly everywhere: a dictionary of them took a fifth more space, and a third more time."""
 VERSION_PROPERTY: Final = b"telemetry-lake.cube-version"
 """The metadata of a file that names the version it was made for: no two versions make the same file."""
+
+
+# The stubs know few of the functions.
+pc: Final[Any] = pyarrow.compute
 
 
 class SegmentWriter:
@@ -52,7 +60,7 @@ class SegmentWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write(self._waiting_rows)
+        self._write(is_end=True)
         self._writer.close()
 
     def write(self, rows: pa.Table) -> None:
@@ -60,13 +68,51 @@ class SegmentWriter:
         self._waiting.append(rows)
         self._waiting_rows += rows.num_rows
         self.rows += rows.num_rows
-        self._write(self._waiting_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS)
+        if self._waiting_rows >= WAITING_MIN_ROWS:
+            self._write(is_end=False)
 
-    def _write(self, rows: int) -> None:
-        if rows:
-            waiting = pa.concat_tables(self._waiting)
-            self._writer.write_table(waiting.slice(0, rows), row_group_size=ROW_GROUP_ROWS)
-            self._waiting, self._waiting_rows = [waiting.slice(rows)], self._waiting_rows - rows
+    def _write(self, *, is_end: bool) -> None:
+        if not self._waiting_rows:
+            return
+        waiting = pa.concat_tables(self._waiting).combine_chunks()
+        sizes = row_group_sizes(_runs(waiting), is_end=is_end)
+        done = 0
+        for size in sizes:
+            self._writer.write_table(waiting.slice(done, size), row_group_size=size)
+            done += size
+        self._waiting, self._waiting_rows = [waiting.slice(done)], self._waiting_rows - done
+
+
+def row_group_sizes(runs: Sequence[int], *, is_end: bool) -> list[int]:
+    """Return of how many rows each row group is, for metrics with so many rows one after another.
+
+    Unless this `is_end`, more rows of the last metric may follow: what may share a row group with them stays.
+    """
+    sizes, size = [], 0
+    for run in runs[:-1]:
+        if size + run > ROW_GROUP_MAX_ROWS and size:
+            sizes.append(size)
+            size = 0
+        size += run
+        while size > ROW_GROUP_MAX_ROWS:
+            sizes.append(ROW_GROUP_MAX_ROWS)
+            size -= ROW_GROUP_MAX_ROWS
+        if size >= ROW_GROUP_MIN_ROWS:
+            sizes.append(size)
+            size = 0
+    last = sum(runs[-1:])
+    if size and size + last > ROW_GROUP_MAX_ROWS:
+        sizes.append(size)
+        size = 0
+    whole, rest = divmod(size + last, ROW_GROUP_MAX_ROWS)
+    sizes.extend([ROW_GROUP_MAX_ROWS] * whole)
+    return [*sizes, rest] if is_end and rest else sizes
+
+
+def _runs(rows: pa.Table) -> list[int]:
+    """Return the lengths of the stretches with one metric."""
+    ends = np.asarray(pc.run_end_encode(rows.column("metric").chunk(0)).run_ends)
+    return [int(length) for length in np.diff(ends, prepend=0)]
 
 
 def _leaves() -> list[str]:

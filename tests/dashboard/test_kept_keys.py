@@ -94,7 +94,7 @@ def test_a_date_in_many_pieces_is_the_same_date(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "RUN_ROWS", 100)
     monkeypatch.setattr(segment_files, "STRETCH_ROWS", 50)
     monkeypatch.setattr(segment_files, "READ_ROWS", 7)
-    monkeypatch.setattr(segment_files, "ROW_GROUP_ROWS", 300)
+    monkeypatch.setattr(segment_files, "ROW_GROUP_MAX_ROWS", 300)
     monkeypatch.setattr(GivenAggregates, "rows_at_once", 64)
     assert cube(rows, tmp_path / "pieces").equals(whole)
 
