@@ -69,8 +69,8 @@ FILES_A_DAY: Final = PINGS_PER_SECOND * SECONDS_PER_DAY * STORED_BYTES_PER_PING 
 ROWS_OF_A_FILE: Final = FILE_BYTES // STORED_BYTES_PER_PING
 REJECTED_FILES_A_DAY: Final = 20
 DAYS: Final = 365
-MANIFEST_FILES: Final = 30_000
-"""How many files one manifest names: `rewrite_manifests` makes manifests of 8 MB."""
+MANIFEST_FILES: Final = 520
+"""How many files one manifest names: the live tables have manifests of 256 KB, 503 bytes a file."""
 SNAPSHOTS: Final = 400
 """In 90 minutes at 6,000 commits a day."""
 DOCUMENT_TYPES: Final = ("main", "baseline", "metrics", "events")
@@ -203,6 +203,8 @@ def add_files_of_days(table: Table, days: int, files_a_day: int) -> None:
         with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
             for file in some:
                 append.append_data_file(file)
+    # Only what they added stays, as after rewriting.
+    table.maintenance.expire_snapshots().older_than(datetime.now(UTC)).commit()
 
 
 def copied(sample: DataFile, table: Table, day: date, document_type: str) -> DataFile:
