@@ -21,7 +21,8 @@ from telemetry_lake.mapreduce.map_phase import MapTask, columns_read
 from telemetry_lake.mapreduce.output import new_output, write_parquet, write_text
 from telemetry_lake.mapreduce.pickles import pickled, unpickled
 from telemetry_lake.mapreduce.progress import AS_LINES, Phase, ProgressReport
-from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter, load_filter
+from telemetry_lake.mapreduce.reading.filter_rules import FilterRule, load_filter
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.reading.units import Plan, plan_units
 from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.reduce_phase import ReduceTask

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from telemetry_lake.failures import FatalError
 from telemetry_lake.mapreduce.form import AnalysisRequest, refuse_live_pings
-from telemetry_lake.mapreduce.reading.row_filter import load_filter
+from telemetry_lake.mapreduce.reading.filter_rules import load_filter
 from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.script.fetch import fetched, scripts_prefix
 from telemetry_lake.mapreduce.script.script import pack_script

@@ -20,7 +20,8 @@ from telemetry_lake.convert.converter import Converter
 from telemetry_lake.documents.restore import restore_document
 from telemetry_lake.histograms.stored import SUM_FIELDS, dense_counts
 from telemetry_lake.mapreduce.form import Table
-from telemetry_lake.mapreduce.reading.row_filter import RowFilter, load_filter
+from telemetry_lake.mapreduce.reading.filter_rules import load_filter
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.script.script import load_script
 from telemetry_lake.project_files import PROJECT_ROOT

@@ -27,7 +27,8 @@ from telemetry_lake.columns import DIMENSIONS
 from telemetry_lake.failures import FatalError, RetriableError
 from telemetry_lake.mapreduce.form import Table
 from telemetry_lake.mapreduce.reading import units
-from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter
+from telemetry_lake.mapreduce.reading.filter_rules import FilterRule
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.records import OutputFormat
 from telemetry_lake.mapreduce.script.script import load_script
 from telemetry_lake.settings import Settings

@@ -19,7 +19,8 @@ from lake_testing.mapreduce_phases import local_table, mapped, rows_of, run, tas
 from lake_testing.script_plans import PLANNED, PLANS, REDUCE
 from telemetry_lake.mapreduce import pairs, records, reduce_phase
 from telemetry_lake.mapreduce.reading import units
-from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter
+from telemetry_lake.mapreduce.reading.filter_rules import FilterRule
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.reading.units import FilePart, ReadColumns, plan_units, read_unit
 from telemetry_lake.mapreduce.reduce_phase import ManyValues
 from telemetry_lake.mapreduce.script.script import load_script

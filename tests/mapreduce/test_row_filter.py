@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from telemetry_lake.convert.derivation.dimensions import AllowedRange
 from telemetry_lake.failures import FatalError
-from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter, load_filter
+from telemetry_lake.mapreduce.reading.filter_rules import FilterRule, load_filter
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.tables.definitions import table_definition
 
 STABLE_PINGS = table_definition("stable.pings")

@@ -23,7 +23,7 @@ __all__ = ["tabled_lake"]
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 STARTS: Final = 3
 WAIT_SECONDS: Final = 180
-# What every start and end sends. Others, such as newtab-content, depend on how far a page came before the end.
+# What every start and end sends. Others, such as newtab-content, depend on how far a page came before that.
 EXPECTED: Final = {"main", "new-profile", "first-shutdown", "baseline"}
 _PREFERENCE: Final = re.compile(r"^ *(user_pref\(.+\);)$", re.MULTILINE)
 

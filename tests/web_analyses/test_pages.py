@@ -74,11 +74,20 @@ def test_the_way_of_2014_from_the_log_in_to_a_shared_result(
     expect(page.locator("#name-check")).to_have_text("This name is free.")
     page.get_by_label("Description").fill("Which systems?")
     page.get_by_label("Dates (UTC)").fill("all")
+    page.get_by_role("button", name="Count").click()
+    expect(page.locator("#matching")).to_have_text("72 of 72 pings of these dates.", timeout=2 * WAIT_MS)
+    linux = page.locator('[data-values="normalized_os"] button', has_text="Linux")
+    expect(linux).to_have_text(re.compile(r"Linux \d+"))
+    linux.click()
+    expect(page.get_by_label("System")).to_have_value("Linux")
+    expect(page.locator("#matching")).to_have_text(re.compile(r"^\d+ of 72 pings"), timeout=WAIT_MS)
+    page.get_by_label("System").fill("")
+    expect(page.locator("#matching")).to_have_text("72 of 72 pings of these dates.", timeout=WAIT_MS)
     page.get_by_role("button", name="Try it").click()
     expect(page.locator("#trial")).to_contain_text("72 pings", timeout=2 * WAIT_MS)
     expect(page.get_by_label("Output")).to_contain_text(re.compile(r"\t\d+"))
     page.get_by_label("Dates (UTC)").fill("last-7-days")
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("systems")
     assert axe(page) == []
 
@@ -104,7 +113,7 @@ def test_the_way_of_2014_from_the_log_in_to_a_shared_result(
     page.get_by_label("Hour (UTC)").select_option("4")
     page.get_by_label("Visible to").select_option("public")
     assert axe(page) == []
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     expect(page.locator(".facts-list")).to_contain_text("daily at 04:00 UTC")
     expect(page.locator(".facts-list time")).to_have_count(3)
 
@@ -164,7 +173,7 @@ def test_pages_work_on_phones_and_without_javascript(
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE_WIDTH
     if path == "/analyses/new":
         page.get_by_label("Name").fill("by-phone")
-        page.get_by_role("button", name="Save").click()
+        page.get_by_role("button", name="Save", exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_have_text("by-phone")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE_WIDTH
     visitor = visit()

@@ -94,6 +94,11 @@ def _add_jobs(router: APIRouter, service: Service, visitors: Visitors) -> None:
         outcome = service.try_script(given, _arguments(document, ()), _without_code(document))
         return JSONResponse(asdict(outcome))
 
+    @router.post(f"{API}/count", summary="Count the pings that a job is about, and their values")
+    def count(change: Annotated[Change, Depends(visitors.change)]) -> Response:
+        matching = service.matching(_without_code(_document(change)))
+        return JSONResponse({**asdict(matching), "is_estimate": matching.is_estimate})
+
     @router.api_route(f"{API}/jobs/{{name}}", methods=READ, summary="A job")
     def get_job(request: Request, name: str) -> Response:
         job = service.job(person_of(visitors.find(request)), name)

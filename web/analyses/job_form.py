@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from telemetry_lake.analysis_jobs.documents import LAST_DAY, CodeKind, Job
+from telemetry_lake.analysis_jobs.documents import LAST_DAY, CodeKind, InvalidJob, Job
+from telemetry_lake.analysis_jobs.filter_fields import (
+    FIELD_MAX_CHARACTERS,
+    FILTER_COLUMNS,
+    document_of_fields,
+    fields_of_document,
+    with_value,
+)
 from telemetry_lake.project_files import PROJECT_ROOT
 from web.analyses.visitors import Form
 
@@ -34,6 +41,9 @@ FIELDS: Final = (
     *("schedule.every", "schedule.weekday", "schedule.day", "schedule.hour", "schedule.end"),
     *("notify.on", "notify.mails", "notify.webhooks"),
 )
+FILTER: Final = "request.filter"
+FILTER_FIELDS: Final = {f"filter.{column}": column for column in FILTER_COLUMNS}
+"""The fields of the filter, and the columns that they are about."""
 _SEVERAL: Final = {"notify.on"}
 _LINES: Final = {"notify.mails", "notify.webhooks"}
 _ONLY_FOR: Final = {"schedule.weekday": ("weekly",), "schedule.day": ("monthly",)}
@@ -89,6 +99,10 @@ def of_job(job: Job, script: str) -> Filled:
         if name in _LINES:
             value = "\n".join(value)
         values[name] = value if name in _SEVERAL else "" if value is None else str(value)
+    fields = fields_of_document(values[FILTER])
+    if fields is not None:
+        values[FILTER] = ""
+        values |= {f"filter.{column}": text for column, text in fields.items()}
     return Filled(values, script, "\n".join(job.code.arguments), job.code.entry)
 
 
@@ -96,14 +110,32 @@ def of_sent(form: Form) -> Filled:
     """Return the form as it was sent."""
     values: dict[str, Any] = {
         name: list(form.fields.get(name, ())) if name in _SEVERAL else form.get(name).strip()
-        for name in FIELDS
+        for name in (*FIELDS, *FILTER_FIELDS)
     }
     return Filled(values, _lines_of(form.get("script")), _lines_of(form.get("arguments")), form.get("entry"))
 
 
+def toggle(filled: Filled, choice: str) -> None:
+    """Add a value to a field of the filter, or take it out: `choice` is `column=value`."""
+    column, _, value = choice.partition("=")
+    if value and f"filter.{column}" in FILTER_FIELDS:
+        filled.values[f"filter.{column}"] = with_value(filled[f"filter.{column}"], value)
+
+
 def document_of(filled: Filled) -> dict[str, Any]:
-    """Return the document that a form describes, without its code; empty fields are left out."""
+    """Return the document that a form describes, without its code; empty fields are left out.
+
+    Raises InvalidJob when a filter is given twice, or a field of it is too long.
+    """
     document: dict[str, Any] = {}
+    if fields := {column: filled[name] for name, column in FILTER_FIELDS.items() if filled[name]}:
+        long = [column for column, text in fields.items() if len(text) > FIELD_MAX_CHARACTERS]
+        if long:
+            raise InvalidJob({f"filter.{long[0]}": f"Give at most {FIELD_MAX_CHARACTERS:,} characters"})
+        if filled[FILTER]:
+            raise InvalidJob({FILTER: "Give the fields above or a document, not both"})
+        filtering = document_of_fields(fields)
+        document = {"request": {"filter": filtering}} if filtering else {}
     for name in FIELDS:
         value = filled[name]
         every = filled["schedule.every"]

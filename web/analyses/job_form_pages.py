@@ -11,7 +11,9 @@ from fastapi.responses import RedirectResponse
 
 from telemetry_lake.analysis_jobs.code import GivenCode
 from telemetry_lake.analysis_jobs.documents import Code, InvalidJob, Job, JobSchedule
+from telemetry_lake.analysis_jobs.filter_fields import FIELD_MAX_CHARACTERS, FILTER_COLUMNS
 from telemetry_lake.analysis_jobs.people import may_change
+from telemetry_lake.analysis_jobs.sandbox.counting import Matching
 from telemetry_lake.analysis_jobs.sandbox.try_it import TryResult
 from telemetry_lake.analysis_jobs.schedule import next_times
 from telemetry_lake.analysis_jobs.store import NameTaken
@@ -45,6 +47,7 @@ class _FormPage:
         problem: str = "",
         status: HTTPStatus = HTTPStatus.OK,
         outcome: TryResult | None = None,
+        matching: Matching | None = None,
         version: str = "",
     ) -> Response:
         return self.layout.page(
@@ -60,6 +63,9 @@ class _FormPage:
             problems=dict(problems or {}),
             problem=problem,
             outcome=outcome,
+            matching=matching,
+            filter_columns=FILTER_COLUMNS,
+            filter_max=FIELD_MAX_CHARACTERS,
             # A try is not a look at what others saved meanwhile.
             version=version or (job.version if job else ""),
             weekdays=WEEKDAYS,
@@ -127,6 +133,20 @@ def form_router(service: Service, visitors: Visitors, layout: Layout) -> APIRout
         except (FatalError, RetriableError) as error:
             return page.refused(request, visitor, filled, job, error)
         return page.shown(request, visitor, filled, job, outcome=outcome, version=change.form.get("version"))
+
+    @router.post(f"{START}/count")
+    def count(request: Request, change: Annotated[Change, Depends(visitors.change)]) -> Response:
+        """Show the form again, with how many pings it is about."""
+        visitor, filled = change.visitor, job_form.of_sent(change.form)
+        job = service.job(visitor.person, name) if (name := change.form.get("job")) else None
+        job_form.toggle(filled, change.form.get("toggle"))
+        try:
+            matching = service.matching(job_form.document_of(filled))
+        except (FatalError, RetriableError) as error:
+            return page.refused(request, visitor, filled, job, error)
+        return page.shown(
+            request, visitor, filled, job, matching=matching, version=change.form.get("version")
+        )
 
     @router.api_route(f"{JOBS}/{{name}}/edit", methods=READ)
     def edit(request: Request, name: str) -> Response:

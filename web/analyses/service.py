@@ -21,6 +21,7 @@ from telemetry_lake.analysis_jobs.notify import Notifier
 from telemetry_lake.analysis_jobs.people import Person, may_see
 from telemetry_lake.analysis_jobs.run import Run
 from telemetry_lake.analysis_jobs.runs import Late, Runs
+from telemetry_lake.analysis_jobs.sandbox.counting import Counting, Matching
 from telemetry_lake.analysis_jobs.sandbox.try_it import Trials, TryResult
 from telemetry_lake.analysis_jobs.store import JobNotFound, JobStore
 from telemetry_lake.failures import FatalError, RetriableError
@@ -45,10 +46,12 @@ class Service:
         self._airflow = None if settings.airflow.url is None else AirflowApi(settings.airflow)
         self.runs = Runs(self.jobs, settings, self._airflow, Notifier(self.jobs, settings).on_end)
         self._trials = Trials(settings)
+        self._counting = Counting()
 
     def close(self) -> None:
-        """Close the connections to Airflow."""
+        """Close the connections to Airflow, and forget pings and counts."""
         self._trials.close()
+        self._counting.close()
         if self._airflow is not None:
             self._airflow.close()
 
@@ -121,13 +124,15 @@ class Service:
             arguments = code.code.arguments or arguments
         else:
             files, entry = self.jobs.code_files(code.digest), code.entry
-        try:
-            request = JobRequest.model_validate(document.get("request", {}))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(("request", *map(str, first["loc"])))
-            raise InvalidJob({field: first["msg"].removeprefix("Value error, ")}) from error
+        request = _request(document)
         return self._trials.try_script(files, entry, request, arguments=arguments)
+
+    def matching(self, document: Mapping[str, Any]) -> Matching:
+        """Return how many pings the document of a job is about.
+
+        Raises InvalidJob, FatalError and RetriableError.
+        """
+        return self._counting.matching(_request(document))
 
     def start(self, person: Person, name: str, token: str) -> str:
         """Run a job now. Returns the id of the run, which Airflow may get to know later, if it is away."""
@@ -149,3 +154,13 @@ class Service:
     def _written(self, person: Person, run_id: str) -> Run:
         """Return a run that is written down; raises RunNotFound when the failure came before that."""
         return self.runs.get(person, run_id)
+
+
+def _request(document: Mapping[str, Any]) -> JobRequest:
+    """Return what the document of a job asks for; raises InvalidJob."""
+    try:
+        return JobRequest.model_validate(document.get("request", {}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(("request", *map(str, first["loc"])))
+        raise InvalidJob({field: first["msg"].removeprefix("Value error, ")}) from error

@@ -21,7 +21,8 @@ from telemetry_lake.analysis_jobs.sandbox.try_it import PINGS
 from telemetry_lake.failures import FatalError, TelemetryLakeError
 from telemetry_lake.histograms.list_kernels import read_lists
 from telemetry_lake.mapreduce.form import SAMPLE_PERCENT_MAX
-from telemetry_lake.mapreduce.reading.row_filter import FilterRule, RowFilter, load_filter
+from telemetry_lake.mapreduce.reading.filter_rules import FilterRule, load_filter
+from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.reading.units import FilePart, plan_units
 from telemetry_lake.settings import Role, load_settings
 from telemetry_lake.tables.catalog import load_lake_catalog

@@ -8,11 +8,7 @@ What a trial says about itself was written where the script ran, and is not beli
 and shown as text.
 """
 
-import hashlib
-import json
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from telemetry_lake.analysis_jobs.documents import JobRequest, JobSchedule
 from telemetry_lake.analysis_jobs.sandbox.box import Box, Ended, Limits, new_box, sandbox_state
+from telemetry_lake.analysis_jobs.sandbox.kept_files import KeptFiles
 from telemetry_lake.analysis_jobs.schedule import dates_of_run
 from telemetry_lake.failures import FatalError, RetriableError
 from telemetry_lake.mapreduce.form import refuse_live_pings
@@ -38,9 +35,6 @@ SHOWN_MAX_CHARACTERS: Final = 64 * KIB
 """The most of the output, and of what the script prints, that is shown."""
 TRIALS_AT_ONCE: Final = 2
 TURN_MAX_SECONDS: Final = 10.0
-SAMPLE_MAX_SECONDS: Final = 60.0
-SAMPLE_KEPT_SECONDS: Final = 600.0
-SAMPLES_KEPT: Final = 16
 _RESULT_MAX_BYTES: Final = 2 * MIB
 _TASK: Final = "task.json"
 _SAMPLE: Final = "sample.parquet"
@@ -90,6 +84,22 @@ class TryResult:
     """Whether it ran apart from the lake, in a sentence."""
 
 
+def asked_dates(request: JobRequest, now: datetime) -> dict[str, str | None]:
+    """Return the table and the dates that a request is about now; None for an open end.
+
+    Raises FatalError when the dates are those of a schedule.
+    """
+    try:
+        dates = dates_of_run(request.dates, JobSchedule(), now)
+    except ValueError as error:
+        raise FatalError(f"the dates {request.dates} cannot be tried: {error}. Give dates") from error
+    return {
+        "table": request.table.table_name,
+        "first": None if dates is None else dates.first.isoformat(),
+        "last": None if dates is None else dates.last.isoformat(),
+    }
+
+
 class Trials:
     """Tries scripts, a few at a time; keeps the pings that it took. Safe to share between threads."""
 
@@ -97,12 +107,11 @@ class Trials:
         """`settings` are those of a process that may act as `Role.SCRIPT`."""
         self._settings = settings
         self._turns = threading.BoundedSemaphore(TRIALS_AT_ONCE)
-        self._sampling = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="samples-")
+        self._samples = KeptFiles("telemetry_lake.analysis_jobs.sandbox.sample")
 
     def close(self) -> None:
         """Forget the pings."""
-        self._folder.cleanup()
+        self._samples.close()
 
     def try_script(
         self,
@@ -141,45 +150,8 @@ class Trials:
 
     def _sample(self, request: JobRequest, now: datetime) -> Path:
         """Return a file with the pings for a request, which may be some minutes old."""
-        try:
-            dates = dates_of_run(request.dates, JobSchedule(), now)
-        except ValueError as error:
-            raise FatalError(f"the dates {request.dates} cannot be tried: {error}. Give dates") from error
-        asked = {
-            "table": request.table.table_name,
-            "first": None if dates is None else dates.first.isoformat(),
-            "last": None if dates is None else dates.last.isoformat(),
-            "filter": request.filter,
-            "sample": request.sample,
-        }
-        text = json.dumps(asked, sort_keys=True)
-        file = Path(self._folder.name, f"{hashlib.sha256(text.encode()).hexdigest()}.parquet")
-        with self._sampling:
-            if not file.exists() or file.stat().st_mtime < time.time() - SAMPLE_KEPT_SECONDS:
-                self._take_sample(text, file)
-        return file
-
-    def _take_sample(self, asked: str, file: Path) -> None:
-        kept = sorted(Path(self._folder.name).glob("*.parquet"), key=lambda path: path.stat().st_mtime)
-        for old in kept[: 1 - SAMPLES_KEPT or None]:
-            old.unlink(missing_ok=True)
-        try:
-            done = subprocess.run(
-                (sys.executable, "-m", "telemetry_lake.analysis_jobs.sandbox.sample", str(file)),
-                input=asked,
-                capture_output=True,
-                text=True,
-                timeout=SAMPLE_MAX_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RetriableError(
-                f"no pings were found within {SAMPLE_MAX_SECONDS:.0f} seconds: give fewer dates, or another "
-                "filter"
-            ) from error
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines()
-            raise FatalError(lines[-1].removeprefix("error: ") if lines else "no pings can be read")
+        asked = {**asked_dates(request, now), "filter": request.filter, "sample": request.sample}
+        return self._samples.get(asked)
 
 
 def _tried(box: Box, started: float) -> TryResult:

@@ -4,6 +4,7 @@ import {byId, element} from "./dom.js";
 
 const RUN_PAUSE_MS = 2_000;
 const TYPING_PAUSE_MS = 250;
+const COUNTING_PAUSE_MS = 600;
 
 /** @param {number} seconds */
 function duration(seconds) {
@@ -114,12 +115,60 @@ function tryBeside(form) {
   });
 }
 
+/** Counts the pings of a filter while it is written; the place in the form stays. @param {HTMLFormElement} form */
+function countBeside(form) {
+  const button = /** @type {HTMLButtonElement} */ (byId("count")), sentence = byId("matching"), filter = byId("filter");
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let pause;
+  let asked = 0;
+  async function count() {
+    const question = ++asked;
+    sentence.textContent = "They are being counted …";
+    try {
+      const answer = await fetch(button.formAction, {method: "POST", body: new FormData(form)});
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (question !== asked) return;
+      const problems = [...page.querySelectorAll("#problem, .problem")].map((problem) => problem.textContent ?? "");
+      sentence.textContent = problems.join(" ") || (page.getElementById("matching")?.textContent ?? "");
+      if (problems.length) return;
+      for (const place of filter.querySelectorAll("[data-values]")) {
+        const column = /** @type {HTMLElement} */ (place).dataset.values ?? "";
+        const values = page.querySelector(`[data-values="${CSS.escape(column)}"]`);
+        if (values) place.replaceChildren(...values.childNodes);
+      }
+    } catch {
+      if (question === asked) sentence.textContent = "The server does not answer.";
+    }
+  }
+  const soon = () => {
+    clearTimeout(pause);
+    pause = setTimeout(count, COUNTING_PAUSE_MS);
+  };
+  button.addEventListener("click", (event) => {
+    event.preventDefault();
+    void count();
+  });
+  filter.addEventListener("input", soon);
+  for (const name of ["request.dates", "request.sample"]) byId(name).addEventListener("change", soon);
+  filter.addEventListener("click", (event) => {
+    const value = event.target instanceof Element ? event.target.closest("button.value") : null;
+    if (!(value instanceof HTMLButtonElement)) return;
+    event.preventDefault();
+    const [column, ...rest] = value.value.split("="), chosen = rest.join("=");
+    const field = /** @type {HTMLInputElement} */ (byId(`filter.${column}`));
+    const values = field.value.split(",").map((each) => each.trim()).filter((each) => each && !each.includes(".."));
+    field.value = (values.includes(chosen) ? values.filter((each) => each !== chosen) : [...values, chosen]).join(", ");
+    void count();
+  });
+}
+
 const run = document.getElementById("run");
 if (run?.dataset.over === "0") void follow(run);
 const form = document.getElementById("job-form");
 if (form instanceof HTMLFormElement) {
   if (form.dataset.new === "1") checkName(form);
   tryBeside(form);
+  countBeside(form);
   const editor = document.getElementById("script");
   if (editor instanceof HTMLTextAreaElement) indent(editor);
 }
