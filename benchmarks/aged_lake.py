@@ -203,8 +203,6 @@ def add_files_of_days(table: Table, days: int, files_a_day: int) -> None:
         with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
             for file in some:
                 append.append_data_file(file)
-    # Only what they added stays, as after rewriting.
-    table.maintenance.expire_snapshots().older_than(datetime.now(UTC)).commit()
 
 
 def copied(sample: DataFile, table: Table, day: date, document_type: str) -> DataFile:
