@@ -13,6 +13,7 @@
 - `dashboard`: the cubes that the dashboard shows, added up before anyone asks;
 - `mapreduce`: scripts of analysts over the tables, in plain Python over Arrow;
 - `analysis_jobs`: the analysis service: saved scripts, their schedules, and their runs;
+- `monitoring`: the closed list of metrics, and the exporter that reads facts and shows them;
 - `analysis`: DataFrames and sums of histograms for analysts; the only room that imports Spark;
 - `backfill`: the one-time copy of the historic archive into the same tables;
 - `commands`: `python -m telemetry_lake <command>`;
