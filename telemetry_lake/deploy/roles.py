@@ -2,7 +2,8 @@
 
 This is the only place that says it. The local stack makes the identities of its S3 and its catalog from this
 table (`local_stack/seaweedfs.py`), and a test lets each role do what it may, and try what it may not.
-`policy_document` writes the same rights as a policy of IAM.
+`policy_document` writes the same rights as a policy of IAM, and `build_tools/iam_policies.py` the template of
+CloudFormation with the roles of AWS.
 
 A right is missing here when a program says so: the message of `telemetry_lake.failures.AccessRefused` names
 action and resource. Where a program is tried for the first time, add what it names, not a wildcard.
@@ -271,29 +272,74 @@ class Places:
         return {Queue.INDEX: self.index_queue, Queue.DEAD_LETTERS: self.dead_letter_queue}[queue]
 
 
-def policy_document(rights: Iterable[Right], places: Places) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose resources a policy names, as the parts of an ARN; by default those of any account and region."""
+
+    partition: str = "aws"
+    region: str = "*"
+    number: str = "*"
+
+
+GLUE_ACTIONS: Final[Mapping[TableAction, tuple[str, ...]]] = {
+    TableAction.LIST: ("glue:GetDatabases", "glue:GetTables"),
+    TableAction.READ: ("glue:GetDatabase", "glue:GetTable"),
+    TableAction.COMMIT: ("glue:UpdateTable",),
+    TableAction.CREATE: ("glue:CreateDatabase", "glue:CreateTable"),
+}
+"""What Glue calls these actions. A table is an entry there that names its current metadata file: a commit
+changes the entry on the condition that nobody has changed it meanwhile."""
+
+
+def policy_document(
+    rights: Iterable[Right], places: Places, account: Account | None = None, *, glue: bool = False
+) -> dict[str, Any]:
     """Return these rights to objects, listings and queues as a policy of IAM.
 
-    Rights to tables are not in it: how a catalog grants them is its own.
+    Rights to tables are in it only for a catalog of Glue: how other catalogs grant them is their own.
     """
-    return {"Version": "2012-10-17", "Statement": list(_statements(rights, places))}
+    statements = _statements(rights, places, account or Account(), glue=glue)
+    return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def _statements(rights: Iterable[Right], places: Places) -> Iterator[dict[str, Any]]:
+def _statements(
+    rights: Iterable[Right], places: Places, account: Account, *, glue: bool
+) -> Iterator[dict[str, Any]]:
     for right in rights:
         match right:
             case Objects():
                 where = f"{places.bucket(right.bucket)}/{right.prefix}*"
-                yield _allow(right.actions, f"arn:aws:s3:::{where}")
+                yield _allow(right.actions, f"arn:{account.partition}:s3:::{where}")
             case Listing():
-                statement = _allow(("s3:ListBucket",), f"arn:aws:s3:::{places.bucket(right.bucket)}")
+                bucket = f"arn:{account.partition}:s3:::{places.bucket(right.bucket)}"
+                statement = _allow(("s3:ListBucket",), bucket)
                 if right.prefix:
                     statement["Condition"] = {"StringLike": {"s3:prefix": f"{right.prefix}*"}}
                 yield statement
             case Messages():
-                yield _allow(right.actions, f"arn:aws:sqs:*:*:{places.queue(right.queue)}")
+                queue = places.queue(right.queue)
+                yield _allow(
+                    right.actions, f"arn:{account.partition}:sqs:{account.region}:{account.number}:{queue}"
+                )
+            case Tables() if glue:
+                actions = (name for action in right.actions for name in GLUE_ACTIONS[action])
+                yield {
+                    "Effect": "Allow",
+                    "Action": list(actions),
+                    "Resource": _glue_resources(right, account),
+                }
             case Tables():
                 pass
+
+
+def _glue_resources(right: Tables, account: Account) -> list[str]:
+    """Return what Glue asks about: the catalog itself, each database, and the tables of each."""
+    glue = f"arn:{account.partition}:glue:{account.region}:{account.number}"
+    return [
+        f"{glue}:catalog",
+        *(f"{glue}:database/{namespace}" for namespace in right.namespaces),
+        *(f"{glue}:table/{namespace}/*" for namespace in right.namespaces),
+    ]
 
 
 def _allow(actions: Iterable[str], resource: str) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from pyiceberg.schema import Schema
 
 from lake_testing.lake_of_roles import LakeOfRoles
 from lake_testing.shipping import assert_each_once, ship
-from telemetry_lake.deploy.roles import RIGHTS, Bucket, Listing, Objects, Places, policy_document
+from telemetry_lake.deploy.roles import (
+    RIGHTS,
+    Account,
+    Bucket,
+    Listing,
+    Objects,
+    Places,
+    TableAction,
+    Tables,
+    policy_document,
+)
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.steps import drain_once, raise_if_unfinished
 from telemetry_lake.failures import AccessRefused
@@ -278,6 +288,42 @@ def test_policies_name_what_they_allow_and_contain_no_wildcard_of_actions():
             assert re.match(r"arn:aws:(s3:::our-|sqs:\*:\*:our-)", statement["Resource"])
     (listing,) = policy_document([Listing(Bucket.LAKE, "audits/")], places)["Statement"]
     assert listing["Condition"] == {"StringLike": {"s3:prefix": "audits/*"}}
+
+
+def test_a_policy_for_glue_names_the_databases_and_tables_of_a_right_in_one_account():
+    places = Places("our-raw", "our-lake", "our-tables", "our-index", "our-dead-letters")
+    account = Account("aws-cn", "cn-north-1", "123456789012")
+    glue = "arn:aws-cn:glue:cn-north-1:123456789012"
+    right = Tables(("live", "stable"), (TableAction.READ, TableAction.COMMIT))
+    assert policy_document([right], places, account)["Statement"] == []
+    assert policy_document([right], places, account, glue=True)["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Action": ["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"],
+            "Resource": [
+                f"{glue}:catalog",
+                *(f"{glue}:database/live", f"{glue}:database/stable"),
+                *(f"{glue}:table/live/*", f"{glue}:table/stable/*"),
+            ],
+        }
+    ]
+    # Where the account is known, objects and messages are named in it, too.
+    document = policy_document(RIGHTS[Role.NODE], places, account)
+    assert {statement["Resource"] for statement in document["Statement"]} == {
+        "arn:aws-cn:s3:::our-raw/raw/v1/*",
+        "arn:aws-cn:s3:::our-raw",
+        "arn:aws-cn:sqs:cn-north-1:123456789012:our-index",
+    }
+
+
+def test_only_maintenance_may_create_tables_of_glue_and_no_role_may_delete_them():
+    places = Places("our-raw", "our-lake", "our-tables", "our-index", "our-dead-letters")
+    creating = {"glue:CreateTable", "glue:CreateDatabase"}
+    for role, rights in RIGHTS.items():
+        statements = policy_document(rights, places, glue=True)["Statement"]
+        actions = {action for statement in statements for action in statement["Action"]}
+        assert (creating <= actions) == (role is Role.MAINTENANCE)
+        assert not {action for action in actions if action.startswith("glue:Delete")}, role
 
 
 def test_a_wrong_secret_is_said_in_one_sentence(lake_of_roles):
