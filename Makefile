@@ -69,7 +69,7 @@ compose-env: ## Write the credentials that docker-compose.yaml needs into .env; 
 ## Change it
 
 .PHONY: install
-install: ## Install the locked Python packages (.venv) and Java artifacts (java/lib)
+install: ## Install the locked Python packages (.venv, .venv-emulator) and Java artifacts (java/lib)
 	@build_tools/install.sh
 
 .PHONY: test
@@ -178,6 +178,7 @@ lock: ## Recompile requirements.txt from requirements.in, keeping versions that 
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --overrides requirements-overrides.txt requirements.in -o requirements.txt
 	$(UV_COMPILE) --python-platform x86_64-manylinux_2_34 --constraint requirements.txt requirements-emr.in \
 		-o requirements-emr.txt
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) requirements-emulator.in -o requirements-emulator.txt
 
 .PHONY: lock-java
 lock-java: ## Fetch the jars of java/pom.xml and write their checksums

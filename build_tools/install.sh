@@ -1,6 +1,6 @@
 #!/bin/sh
-# Brings .venv (Python packages) and java/lib (jars) to the state of the locked files, and web/static to that of its
-# sources. Quick when nothing has changed.
+# Brings .venv and .venv-emulator (Python packages) and java/lib (jars) to the state of the locked files, and web/static to
+# that of its sources. Quick when nothing has changed.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,6 +18,7 @@ venv_is_ours() {
         .venv/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
 }
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -d java/lib ] && venv_is_ours; then
+    build_tools/install_emulator.sh
     exec build_tools/build_pages.sh
 fi
 
@@ -44,5 +45,6 @@ echo "Installing the Python packages of requirements.txt into .venv"
 echo "Fetching the Java artifacts of java/pom.xml into java/lib, those of the tests into java/hadoop/lib"
 build_tools/fetch_jars.sh
 
+build_tools/install_emulator.sh
 build_tools/build_pages.sh
 echo "$wanted" >"$stamp"

@@ -25,6 +25,13 @@ PROGRAM_FOLDERS = (
     "lake_testing",
 )
 
+LOCKED_FILES = (
+    "requirements.txt",
+    "requirements-build.txt",
+    "requirements-emr.txt",
+    "requirements-emulator.txt",
+)
+
 # Direct dependencies that our code does not import, and what needs them instead.
 USED_WITHOUT_IMPORT = {
     "apache-airflow-providers-amazon": "Airflow's connection to AWS",
@@ -70,7 +77,7 @@ def directly_required() -> set[str]:
     return required_names(PROJECT_ROOT / "requirements.in")
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt", "requirements-emr.txt"])
+@pytest.mark.parametrize("name", LOCKED_FILES)
 def test_every_locked_requirement_has_a_version_and_a_hash(name: str) -> None:
     text = (PROJECT_ROOT / name).read_text()
     entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
@@ -80,7 +87,7 @@ def test_every_locked_requirement_has_a_version_and_a_hash(name: str) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt", "requirements-emr.txt"])
+@pytest.mark.parametrize("name", LOCKED_FILES)
 def test_the_locked_files_name_no_package_index(name: str) -> None:
     assert not re.search(r"://|--(extra-)?index-url|--find-links", (PROJECT_ROOT / name).read_text())
 
