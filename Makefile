@@ -154,6 +154,10 @@ bench-aggregates: install ## Measure the jobs of stable.pings and derived.histog
 bench-dashboard: install ## Measure the dashboard over cubes of 2014's size: API, first charts in Chromium, a new day (10 minutes)
 	@$(PYTHON) -m benchmarks.dashboard $(ARGUMENTS)
 
+.PHONY: bench-scaling
+bench-scaling: install ## Try the decision about workers on a simulated drain, and draw a day with an outage (10 seconds)
+	@$(PYTHON) -m benchmarks.scaling $(ARGUMENTS)
+
 .PHONY: performance
 performance: install ## Write docs/performance.md from the results of the benchmarks
 	@$(PYTHON) -m benchmarks.performance

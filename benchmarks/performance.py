@@ -67,6 +67,12 @@ SECTIONS = {
         "The whole stack at 5 pings/s",
         "The same as above with very little load.",
     ),
+    "scaling": Section(
+        "Workers that come and go",
+        "The decision about the number of workers ([scaling.md](scaling.md)) on a simulated drain with a "
+        "clock of its own: a step from 100 to 732 pings/s, a day with an outage of four hours, a hundred "
+        "removals, and an hour of ten times the peak.",
+    ),
     "aged_lake": Section(
         "A lake that is a year old",
         "Each operation takes turns in a new lake and in one with what a year at 732 pings/s leaves behind. "
