@@ -1,8 +1,8 @@
 """Write `cloudformation/iam.yaml`: the roles of AWS, from the one table of who may do what.
 
-Each role of `telemetry_lake.deploy.roles` becomes a managed policy. Each program of a lake on AWS, in `PROGRAMS`,
-becomes a role of IAM with the policies of the roles that it acts in, and with what the program needs of AWS
-besides the lake: its package, its secrets, its logs, EMR.
+Each role of `telemetry_lake.deploy.roles` becomes a managed policy. Each program of a lake on AWS, in
+`PROGRAMS`, becomes a role of IAM with the policies of the roles that it acts in, and with what the program
+needs of AWS besides the lake: its package, its secrets, its logs, EMR.
 
     python -m build_tools.iam_policies            # write the template
     python -m build_tools.iam_policies --check    # only say whether it is up to date

@@ -6,12 +6,14 @@ with the request, and a cluster ends with its one step.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
 from airflow.providers.amazon.aws.hooks.emr import EmrHook, EmrServerlessHook
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.operators.emr import (
     EmrCreateJobFlowOperator,
     EmrServerlessStartJobOperator,
@@ -21,6 +23,7 @@ from airflow.sdk.exceptions import AirflowException
 
 from dags.spark_operator import (
     KILL_AFTER_SECONDS,
+    SCRIPTED,
     TEMPLATE_FIELDS,
     SparkJob,
     TimeLimitReached,
@@ -28,7 +31,7 @@ from dags.spark_operator import (
 )
 from telemetry_lake.deploy.job_variables import variables_for_jobs
 from telemetry_lake.failures import ConfigurationError
-from telemetry_lake.settings import Settings, SparkSettings, load_settings
+from telemetry_lake.settings import Role, Settings, SparkSettings, load_settings
 
 ENVIRONMENT: Final = "environment"
 """The folder that Spark unpacks the environment into, beside every driver and executor."""
@@ -116,13 +119,16 @@ class ServerlessJob(SparkJob, EmrServerlessStartJobOperator):
     def __init__(self, *, module: str, **request: Any) -> None:
         settings = load_settings()
         spark = settings.spark
+        application, role = spark.application_id, spark.execution_role_arn
+        if module == SCRIPTED:
+            application, role = spark.scripts_application_id, spark.scripts_execution_role_arn
         # The settings are not valid without them.
-        assert spark.application_id is not None
-        assert spark.execution_role_arn is not None
+        assert application is not None
+        assert role is not None
         super().__init__(
             module=module,
-            application_id=spark.application_id,
-            execution_role_arn=spark.execution_role_arn,
+            application_id=application,
+            execution_role_arn=role,
             job_driver={},
             configuration_overrides={},
             name=module,
@@ -170,6 +176,11 @@ class ServerlessJob(SparkJob, EmrServerlessStartJobOperator):
             "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": spark.log_uri}},
         }
         self.config = {"executionTimeoutMinutes": math.ceil(seconds / 60)}
+        if self.module == SCRIPTED:
+            from telemetry_lake.deploy.script_policy import script_run_policy
+
+            policy = script_run_policy(settings, context["run_id"], _output_of(self.arguments))
+            self.config["executionIamPolicy"] = {"policy": policy}
         run = super().execute(context, event)
         assert run is not None
         attempts = _attempts(spark, seconds)
@@ -185,10 +196,12 @@ class ServerlessJob(SparkJob, EmrServerlessStartJobOperator):
             timeout=timedelta(seconds=attempts * spark.poll_seconds) + TRIGGER_SPARE,
         )
 
-    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:
         """Go on when the job has ended, or when it is not waited for any longer."""
         assert event is not None
         run = event["what"]
+        if self.module == SCRIPTED:
+            self._keep_log(context["run_id"], run)
         if event["status"] == "success":
             return run["jobRunId"]
         emr: Any = self.hook.conn
@@ -200,6 +213,18 @@ class ServerlessJob(SparkJob, EmrServerlessStartJobOperator):
             f"{self.module} ended as {found['state']}: {found.get('stateDetails') or 'EMR gives no reason'} "
             f"({_shown(run)}). Its log is the link 'S3 Logs' of this task: SPARK_DRIVER/stderr.gz"
         )
+
+    def _keep_log(self, run_id: str, run: dict[str, str]) -> None:
+        """Keep what the driver printed as the log of the run."""
+        from telemetry_lake.analysis_jobs.emr_log import keep_driver_log
+        from telemetry_lake.analysis_jobs.run_log import RunLog
+        from telemetry_lake.storage.object_store import ObjectStore
+
+        settings = load_settings(role=Role.ANALYSES)
+        assert settings.spark.log_uri is not None
+        s3: Any = S3Hook(aws_conn_id=self.aws_conn_id, region_name=self.region_name).get_conn()
+        with RunLog(ObjectStore(settings.s3), settings.s3.lake_bucket, run_id) as log:
+            keep_driver_log(s3, settings.spark.log_uri, run["applicationId"], run["jobRunId"], log)
 
 
 class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
@@ -303,7 +328,9 @@ class ClusterJob(SparkJob, EmrCreateJobFlowOperator):
             "Applications": [{"Name": "Spark"}],
             "Instances": instances,
             "ServiceRole": spark.service_role,
-            "JobFlowRole": spark.instance_profile,
+            "JobFlowRole": spark.scripts_instance_profile
+            if self.module == SCRIPTED
+            else spark.instance_profile,
             "AutoTerminationPolicy": {"IdleTimeout": IDLE_SECONDS},
             "Configurations": [{"Classification": "spark-defaults", "Properties": submit.properties}],
             "Steps": [
@@ -353,6 +380,11 @@ def _submit(settings: Settings, driver_environment: str) -> Submit:
         }
         | {f"{driver_environment}PYSPARK_DRIVER_PYTHON": interpreter},
     )
+
+
+def _output_of(arguments: Sequence[str]) -> str:
+    """Return the output among the arguments of a job of map-reduce."""
+    return next(each.removeprefix("--output=") for each in arguments if each.startswith("--output="))
 
 
 def _workers(spark: SparkSettings, asked_for: object) -> int:

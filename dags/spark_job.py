@@ -15,13 +15,18 @@ from airflow.sdk import BaseOperator, TriggerRule, XComArg
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags.job_process import JobProcess
-from dags.spark_operator import KILL_AFTER_SECONDS, SparkJob, Templated, TimeLimitReached, limit_seconds
+from dags.spark_operator import (
+    KILL_AFTER_SECONDS,
+    SCRIPTED,
+    SparkJob,
+    Templated,
+    TimeLimitReached,
+    limit_seconds,
+)
 from telemetry_lake.failures import REFUSED_EXIT_STATUS
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import Role, RunOn, load_settings
 
-SCRIPTED: Final = "jobs.mapreduce"
-"""The job that runs the code of analysts: on this machine in a box, without the keys of the lake."""
 BOX: Final = "telemetry_lake.analysis_jobs.sandbox.boxed_run"
 TIMED_OUT: Final = 124
 """The exit status of `timeout` when it had to end its command."""

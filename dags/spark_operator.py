@@ -8,6 +8,8 @@ from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowException
 
 Templated = str | XComArg
+SCRIPTED: Final = "jobs.mapreduce"
+"""The job that runs the code of analysts: on one machine in a box, on EMR apart from the lake's own jobs."""
 KILL_AFTER_SECONDS: Final = 30
 """How long a process may take to end once its time is up."""
 TEMPLATE_FIELDS: Final = ("arguments", "time_limit_minutes", "workers")

@@ -333,10 +333,16 @@ class SparkSettings(_Group):
     """EMR Serverless: the role that a job has."""
     application_id: Annotated[str, Field(pattern=r"^[0-9a-z]{1,64}$")] | None = None
     """EMR Serverless: the application."""
+    scripts_execution_role_arn: str | None = None
+    """EMR Serverless: the role of a job with the code of an analyst, narrowed to the files of its run."""
+    scripts_application_id: Annotated[str, Field(pattern=r"^[0-9a-z]{1,64}$")] | None = None
+    """EMR Serverless: the application of such jobs, with its own limits."""
     service_role: str = "EMR_DefaultRole"
     """EMR clusters: what EMR itself may do."""
     instance_profile: str = "EMR_EC2_DefaultRole"
     """EMR clusters: what their machines, and so the jobs, may do."""
+    scripts_instance_profile: str | None = None
+    """EMR clusters: what those may do that run the code of an analyst."""
     subnet_id: str | None = None
     """EMR clusters: where their machines are; without one, EMR chooses in the default VPC."""
     log_uri: Annotated[str, Field(pattern=r"^s3://[^/]+/")] | None = None
@@ -364,8 +370,11 @@ class SparkSettings(_Group):
     def _is_complete(self) -> Self:
         needed = {
             RunOn.LOCAL: (),
-            RunOn.EMR_SERVERLESS: ("application_id", "execution_role_arn", "log_uri"),
-            RunOn.EMR_CLUSTER: ("log_uri",),
+            RunOn.EMR_SERVERLESS: (
+                *("application_id", "execution_role_arn", "log_uri"),
+                *("scripts_application_id", "scripts_execution_role_arn"),
+            ),
+            RunOn.EMR_CLUSTER: ("log_uri", "scripts_instance_profile"),
         }[self.run_on]
         if missing := [name.upper() for name in needed if getattr(self, name) is None]:
             raise ValueError(

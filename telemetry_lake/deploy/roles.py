@@ -231,6 +231,22 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
 }
 """The table. Nobody may delete objects of the raw bucket, the ledger and the batches."""
 
+
+def rights_of_script_run(folder: str, output: str) -> tuple[Right, ...]:
+    """Return what one run of an analyst's script needs of the role `analyst`: no files of other runs.
+
+    `folder` begins the keys of the run's own files, `output` the key of its result, both in the lake bucket.
+    """
+    own = dict.fromkeys((folder, output) if not output.startswith(folder) else (folder,))
+    return (
+        *(Objects(Bucket.TABLES, f"{namespace}/", GET) for namespace in _MADE),
+        Tables(_MADE, (TableAction.READ,)),
+        Objects(Bucket.LAKE, ARTIFACT_PREFIX, GET),
+        *(Objects(Bucket.LAKE, prefix, WRITE_FILES) for prefix in own),
+        *(Listing(Bucket.LAKE, prefix) for prefix in own),
+    )
+
+
 ROLES_OF_JOBS: Final[Mapping[str, Role]] = {
     "jobs.maintenance": Role.MAINTENANCE,
     "jobs.mapreduce": Role.ANALYST,

@@ -251,7 +251,13 @@ def no_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "run_on, missing", [("emr-serverless", "APPLICATION_ID"), ("emr-cluster", "LOG_URI")]
+    "run_on, missing",
+    [
+        ("emr-serverless", "APPLICATION_ID"),
+        ("emr-serverless", "SCRIPTS_EXECUTION_ROLE_ARN"),
+        ("emr-cluster", "LOG_URI"),
+        ("emr-cluster", "SCRIPTS_INSTANCE_PROFILE"),
+    ],
 )
 def test_settings_that_emr_needs_are_asked_for(no_file, monkeypatch, run_on, missing):
     monkeypatch.setenv("TELEMETRY_LAKE_SPARK__RUN_ON", run_on)

@@ -26,7 +26,7 @@ def main() -> None:
         with create_session() as session:
             found = XComModel.get_many(run_id=run.run_id, dag_ids=dag_id)
             left = {row.key: XComModel.deserialize_value(row) for row in cast("Any", session.scalars(found))}
-        runs.append({"state": str(task.state), "xcom": left})
+        runs.append({"run_id": run.run_id, "state": str(task.state), "xcom": left})
     print("\n" + json.dumps(runs))
 
 

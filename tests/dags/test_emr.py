@@ -19,10 +19,13 @@ from dags.emr import ClusterEnded, ClusterJob, JobRunEnded, ServerlessJob
 from dags.spark_job import spark_job
 from lake_testing.airflow_runs import airflow_environment
 from lake_testing.stack import Lake, free_ports
+from telemetry_lake.deploy.script_policy import script_run_policy
 from telemetry_lake.deploy.spark_package import SparkPackage, package_of
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import load_settings
+from telemetry_lake.storage.object_keys import analysis_run_key
+from telemetry_lake.storage.object_store import ObjectStore
 from tests.dags.emr_endpoint import (
     FAILS,
     NEVER_ENDS,
@@ -37,6 +40,7 @@ pytestmark = pytest.mark.slow
 RUN_DEADLINE_SECONDS = 280
 TIME_LIMIT = timedelta(minutes=1)
 ROLE = "arn:aws:iam::123456789012:role/telemetry-lake-job"
+SCRIPT_ROLE = "arn:aws:iam::123456789012:role/telemetry-lake-script"
 PYTHON = "./environment/bin/python"
 CATALOG = {"type": "glue", "warehouse": "s3://warehouse/", "client.region": "us-east-1"}
 
@@ -77,6 +81,9 @@ def environment(
         "TELEMETRY_LAKE_CATALOG__SPARK_PROPERTIES": json.dumps(CATALOG),
         "TELEMETRY_LAKE_SPARK__APPLICATION_ID": "00f1abcdefgh1j0k",
         "TELEMETRY_LAKE_SPARK__EXECUTION_ROLE_ARN": ROLE,
+        "TELEMETRY_LAKE_SPARK__SCRIPTS_APPLICATION_ID": "00f1scripts",
+        "TELEMETRY_LAKE_SPARK__SCRIPTS_EXECUTION_ROLE_ARN": SCRIPT_ROLE,
+        "TELEMETRY_LAKE_SPARK__SCRIPTS_INSTANCE_PROFILE": "telemetry-lake-scripts",
         "TELEMETRY_LAKE_SPARK__LOG_URI": "s3://logs/spark/",
         "TELEMETRY_LAKE_SPARK__SUBNET_ID": "subnet-0abc",
         "TELEMETRY_LAKE_SPARK__POLL_SECONDS": "1",
@@ -87,12 +94,15 @@ def environment(
         "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(
             {
                 "conn_type": "aws",
-                "login": "key",
-                "password": "secret",
+                "login": lake.environment["TELEMETRY_LAKE_S3__ACCESS_KEY_ID"],
+                "password": lake.environment["TELEMETRY_LAKE_S3__SECRET_ACCESS_KEY"],
                 "extra": {
                     # The links to Spark's pages look for the region here only.
                     "region_name": "us-east-1",
-                    "service_config": {name: {"endpoint_url": url} for name in ("emr", "emr-serverless")},
+                    "service_config": {
+                        "s3": {"endpoint_url": lake.environment["TELEMETRY_LAKE_S3__ENDPOINT_URL"]},
+                        **{name: {"endpoint_url": url} for name in ("emr", "emr-serverless")},
+                    },
                 },
             }
         ),
@@ -147,6 +157,11 @@ def runs(
         for fate in (SUCCEEDS, FAILS, NEVER_ENDS, STOPPED_BY_HAND)
         if (where, fate) != ("emr-serverless", STOPPED_BY_HAND)  # tells as much as a failure
     ]
+    output = f"s3://{environment['TELEMETRY_LAKE_S3__LAKE_BUCKET']}/analyses/scheduled/systems.txt"
+    asked += [
+        (f"{where}-script", {"dates": SUCCEEDS, "output": output})
+        for where in ("emr-serverless", "emr-cluster")
+    ]
     program = subprocess.run(
         [sys.executable, "-m", "tests.dags.run_emr_jobs", json.dumps(asked)],
         env=environment,
@@ -169,13 +184,24 @@ def runs(
 
 # What EMR would run does not matter here, only that it is there.
 UPLOAD = """
+import gzip
+
+import boto3
+
 from telemetry_lake.storage.object_store import ObjectStore
 from telemetry_lake.settings import load_settings
+from telemetry_lake.storage.object_keys import analysis_run_key
+from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.deploy.script_policy import script_run_policy
 from telemetry_lake.deploy.spark_package import package_of
 
 settings = load_settings()
 for artifact in package_of(settings):
     ObjectStore(settings.s3).put(settings.s3.lake_bucket, artifact.key, b"-")
+# As EMR leaves it.
+boto3.client("s3", endpoint_url=settings.s3.endpoint_url).create_bucket(Bucket="logs")
+place = "spark/applications/00f1scripts/jobs/run7/SPARK_DRIVER/stdout.gz"
+ObjectStore(settings.s3).put("logs", place, gzip.compress(b"printed by the script\\n"))
 """
 
 
@@ -302,6 +328,52 @@ def variables(bucket: str) -> dict[str, str]:
         "TELEMETRY_LAKE_CATALOG__SPARK_PROPERTIES": json.dumps(CATALOG),
         "PYSPARK_PYTHON": PYTHON,
     }
+
+
+def test_a_script_runs_in_an_application_and_a_role_of_its_own(runs, emr, bucket):
+    endpoint, _ = emr
+    run = runs["emr-serverless-script", SUCCEEDS]
+    assert run["state"] == "success"
+    asked = endpoint.asked("StartJobRun")[-1]
+    assert (asked["applicationId"], asked["executionRoleArn"]) == ("00f1scripts", SCRIPT_ROLE)
+    policy = json.loads(asked["executionIamPolicy"]["policy"])
+    own = analysis_run_key(run["run_id"], "")
+    objects = {
+        (action, resource.removeprefix("arn:aws:s3:::"))
+        for statement in policy["Statement"]
+        for action in statement["Action"]
+        for resource in [statement["Resource"]]
+        if action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject")
+    }
+    written = {f"{bucket}/{own}*", f"{bucket}/analyses/scheduled/systems.txt*", "logs/spark/*"}
+    read = {"warehouse/stable/*", "warehouse/derived/*", f"{bucket}/artifacts/*"}
+    assert objects == {
+        *(("s3:PutObject", place) for place in written),
+        *(("s3:GetObject", place) for place in written | read),
+    }
+    # The lake's own jobs have what their role allows.
+    assert all("executionIamPolicy" not in each for each in endpoint.asked("StartJobRun")[:-1])
+    cluster = endpoint.asked("RunJobFlow")[-1]
+    assert runs["emr-cluster-script", SUCCEEDS]["state"] == "success"
+    assert cluster["JobFlowRole"] == "telemetry-lake-scripts"
+
+
+def test_the_log_of_a_script_is_shown_with_its_run(runs, in_environment, bucket):
+    run = runs["emr-serverless-script", SUCCEEDS]
+    log = ObjectStore(load_settings().s3).get(bucket, analysis_run_key(run["run_id"], "log.txt")).decode()
+    first, second = log.splitlines()
+    assert first == "printed by the script"
+    assert "stderr.gz of the driver cannot be read" in second
+
+
+def test_a_policy_that_emr_would_not_take_is_named(in_environment, monkeypatch):
+    settings = load_settings()
+    output = f"s3://{settings.s3.lake_bucket}/analyses/scheduled/{'x' * 2_000}"
+    with pytest.raises(ConfigurationError, match="characters, and EMR takes 2,048"):
+        script_run_policy(settings, "run", output)
+    monkeypatch.setenv("TELEMETRY_LAKE_CATALOG__SPARK_PROPERTIES", "{}")
+    with pytest.raises(ConfigurationError, match="names no warehouse"):
+        script_run_policy(load_settings(), "run", output)
 
 
 def test_a_run_may_ask_for_more_workers(runs, emr):

@@ -19,7 +19,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from typing import IO, Final
 
 import psutil
 
+from telemetry_lake.analysis_jobs.sandbox.folders import new_folder, remove_folder
 from telemetry_lake.failures import ConfigurationError, FatalError
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.units import MIB
@@ -362,11 +362,11 @@ def _problem(bubblewrap: str) -> str | None:
 @contextmanager
 def new_box() -> Iterator[Box]:
     """Yield a box whose folder is removed at the end of the block."""
-    folder = tempfile.mkdtemp(prefix="box-")
+    folder = new_folder("box")
     try:
-        yield Box(Path(folder), apart=sandbox_state().is_apart)
+        yield Box(folder, apart=sandbox_state().is_apart)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def _read(source: IO[bytes], on_output: Callable[[bytes], object]) -> None:

@@ -8,13 +8,13 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from telemetry_lake.analysis_jobs.sandbox.folders import new_folder, remove_folder
 from telemetry_lake.failures import FatalError, RetriableError
 
 TAKING_MAX_SECONDS: Final = 60.0
@@ -29,11 +29,11 @@ class KeptFiles:
         """`module` is run with the name of the file to write, and reads what is asked for."""
         self._module = module
         self._taking = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="taken-")
+        self._folder = new_folder("pings")
 
     def close(self) -> None:
         """Forget the files."""
-        self._folder.cleanup()
+        remove_folder(self._folder)
 
     def get(self, asked: Mapping[str, Any]) -> Path:
         """Return the file for what is asked, which may be some minutes old.
@@ -41,14 +41,14 @@ class KeptFiles:
         Raises FatalError when it cannot be taken, and RetriableError when that takes too long.
         """
         text = json.dumps(asked, sort_keys=True)
-        file = Path(self._folder.name, f"{hashlib.sha256(text.encode()).hexdigest()}.parquet")
+        file = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.parquet"
         with self._taking:
             if not file.exists() or file.stat().st_mtime < time.time() - KEPT_SECONDS:
                 self._take(text, file)
         return file
 
     def _take(self, asked: str, file: Path) -> None:
-        kept = sorted(Path(self._folder.name).glob("*.parquet"), key=lambda path: path.stat().st_mtime)
+        kept = sorted(self._folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime)
         for old in kept[: 1 - KEPT_MAX_COUNT or None]:
             old.unlink(missing_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""The same job as two DAGs, one on EMR Serverless and one on an EMR cluster."""
+"""A job of the lake and one of an analyst as DAGs, on EMR Serverless and on an EMR cluster."""
 
 import os
 from datetime import timedelta
@@ -18,4 +18,11 @@ for where in ("emr-serverless", "emr-cluster"):
             ["--dates", "{{ params.dates }}"],
             execution_timeout=TIME_LIMIT,
             workers="{{ params.workers }}",
+        )
+    with DAG(dag_id=f"{where}-script", schedule=None, params={"dates": "yesterday", "output": ""}):
+        spark_job(
+            "run",
+            "jobs.mapreduce",
+            ["--output={{ params.output }}", "{{ params.dates }}"],
+            execution_timeout=TIME_LIMIT,
         )
