@@ -1,8 +1,8 @@
 """Write `cloudformation/iam.yaml`: the roles of AWS, from the one table of who may do what.
 
-Each role of `telemetry_lake.deploy.roles` becomes a managed policy. Each program of a lake on AWS, in
-`PROGRAMS`, becomes a role of IAM with the policies of the roles that it acts in, and with what the program
-needs of AWS besides the lake: its package, its secrets, its logs, EMR.
+Each role of `telemetry_lake.deploy.roles` becomes a managed policy. Each program of a lake on AWS becomes a
+role of IAM with the policies of the roles that it acts in, and with what the program needs of AWS
+besides the lake: its package, its secrets, its logs, EMR.
 
     python -m build_tools.iam_policies            # write the template
     python -m build_tools.iam_policies --check    # only say whether it is up to date
@@ -77,7 +77,10 @@ _TASK: Final = "ecs-tasks.amazonaws.com"
 _JOB: Final = "emr-serverless.amazonaws.com"
 
 _OF_THIS_LAKE: Final = {"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": "${Environment}"}}
-_PACKAGE: Final = Statement(("s3:GetObject",), (f"{_ARN}:s3:::${{CodeBucket}}/packages/*",))
+_PACKAGE: Final = Statement(
+    ("s3:GetObject",),
+    tuple(f"{_ARN}:s3:::${{CodeBucket}}/{kind}/*" for kind in ("packages", "environments")),
+)
 _VOLUME: Final = (
     # Asking for volumes cannot be limited to some of them.
     Statement(("ec2:DescribeVolumes",), ("*",)),
@@ -87,8 +90,8 @@ _VOLUME: Final = (
         _OF_THIS_LAKE,
     ),
 )
-_SIGNAL: Final = Statement(
-    ("cloudformation:SignalResource",), (f"{_ARN}:cloudformation:{_HERE}:stack/{_OURS}-*",)
+_SETTINGS: Final = Statement(
+    ("ssm:GetParameter",), (f"{_ARN}:ssm:{_HERE}:parameter/telemetry-lake/${{Environment}}/*",)
 )
 
 
@@ -119,7 +122,6 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         (
             _PACKAGE,
             *_VOLUME,
-            _SIGNAL,
             Statement(
                 ("autoscaling:CompleteLifecycleAction",),
                 (f"{_ARN}:autoscaling:{_HERE}:autoScalingGroup:*:autoScalingGroupName/{_OURS}-*",),
@@ -130,7 +132,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         "the web pages",
         _MACHINE,
         (Role.WEB, Role.ANALYSES, Role.SCRIPT),
-        (_PACKAGE, _SIGNAL, _secrets("web"), _secrets("shared")),
+        (_PACKAGE, _SETTINGS, _secrets("web"), _secrets("shared")),
     ),
     "Monitor": Program(
         "Prometheus, Alertmanager and the exporter",
@@ -138,7 +140,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         (),
         (
             _PACKAGE,
-            _SIGNAL,
+            _SETTINGS,
             # Where the nodes are, and how long the queues are.
             Statement(("ec2:DescribeInstances",), ("*",)),
             Statement(("sns:Publish",), (f"{_ARN}:sns:{_HERE}:{_OURS}-alarms",)),
@@ -268,7 +270,7 @@ def template() -> dict[str, Any]:
     parameters = {
         name: {"Type": "String", "Description": description} for name, description in _PARAMETERS.items()
     }
-    parameters["Environment"]["AllowedPattern"] = "[a-z][a-z0-9]{1,11}"
+    parameters["Environment"]["AllowedPattern"] = "[a-z0-9]{2,12}"
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "Telemetry Lake: who may do what (generated; see docs/provisioning.md)",
