@@ -102,11 +102,11 @@ Resources:
         - Environment: [{Name: LAKE_SETTINGS, Value: a}]
           Secrets: [{Name: DATABASE_PASSWORD, ValueFrom: !Ref AdminSecretArn}]
 """
+_IN_MODULES: Final[list[Any]] = [*vars(access).values(), *vars(data).values()]
 RULES: Final = {
     rule.id: rule
-    for module in (access, data)
-    for rule in vars(module).values()
-    if isinstance(rule, type) and getattr(rule, "id", "").startswith("E9")
+    for rule in _IN_MODULES
+    if isinstance(rule, type) and str(getattr(rule, "id", "")).startswith("E9")
 }
 
 

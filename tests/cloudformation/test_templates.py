@@ -31,8 +31,8 @@ def files() -> dict[str, dict[str, Any]]:
 def test_cfn_lint_finds_nothing_with_the_house_rules():
     run = subprocess.run(
         [
-            *(Path(sys.executable).with_name("cfn-lint"), "--append-rules", TEMPLATES / "rules"),
-            *("--non-zero-exit-code", "informational", "--", *sorted(TEMPLATES.glob("*.yaml"))),
+            *(str(Path(sys.executable).with_name("cfn-lint")), "--append-rules", str(TEMPLATES / "rules")),
+            *("--non-zero-exit-code", "informational", "--", *map(str, sorted(TEMPLATES.glob("*.yaml")))),
         ],
         capture_output=True,
         text=True,
