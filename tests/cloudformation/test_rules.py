@@ -103,11 +103,7 @@ Resources:
           Secrets: [{Name: DATABASE_PASSWORD, ValueFrom: !Ref AdminSecretArn}]
 """
 _IN_MODULES: Final[list[Any]] = [*vars(access).values(), *vars(data).values()]
-RULES: Final = {
-    rule.id: rule
-    for rule in _IN_MODULES
-    if isinstance(rule, type) and str(getattr(rule, "id", "")).startswith("E9")
-}
+RULES: Final = {name: rule for rule in _IN_MODULES if (name := str(getattr(rule, "id", ""))).startswith("E9")}
 
 
 def findings(rule: str, template: Any) -> list[str]:
