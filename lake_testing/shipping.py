@@ -72,12 +72,14 @@ def ship(settings: Settings, *, objects: int = 1, good: int = 3, bad: int = 0, s
     return shipped
 
 
-def ship_pings(settings: Settings, pings: Sequence[RawPing], *, send: bool = True) -> IndexMessage:
-    """Ship one raw object of these pings."""
+def ship_pings(
+    settings: Settings, pings: Sequence[RawPing], *, first: datetime = MORNING, send: bool = True
+) -> IndexMessage:
+    """Ship one raw object of these pings, of the date of `first`."""
     segment = uuid.uuid4().hex
-    first, last = MORNING, max(ping.submission_timestamp for ping in pings)
+    last = max(ping.submission_timestamp for ping in pings)
     body = write_raw_object(pings, Promise(len(pings), first, last, "node-1", segment))
-    return ship_bytes(settings, body, segment=segment, count=len(pings), last=last, send=send)
+    return ship_bytes(settings, body, segment=segment, count=len(pings), first=first, last=last, send=send)
 
 
 def ship_bytes(
@@ -86,7 +88,8 @@ def ship_bytes(
     *,
     segment: str | None = None,
     count: int = 1,
-    last: datetime = MORNING,
+    first: datetime = MORNING,
+    last: datetime | None = None,
     send: bool = True,
     described: bool = True,
     **promised: object,
@@ -95,15 +98,15 @@ def ship_bytes(
 
     One that is not `described` has no metadata, as those of the first version.
     """
-    key = raw_object_key(MORNING, "node-1", segment or uuid.uuid4().hex)
+    key = raw_object_key(first, "node-1", segment or uuid.uuid4().hex)
     truth: dict[str, object] = {
         "bucket": settings.s3.raw_bucket,
         "key": key,
         "bytes": max(1, len(body)),
         "ping_count": count,
         "sha256": hashlib.sha256(body).hexdigest(),
-        "first_submission_timestamp": MORNING,
-        "last_submission_timestamp": last,
+        "first_submission_timestamp": first,
+        "last_submission_timestamp": last or first,
     }
     message = IndexMessage.model_validate({**truth, **promised})
     metadata = message.metadata() if described else {}

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from telemetry_lake.storage.object_keys import (
     COMPLETENESS_KEY,
@@ -133,6 +133,8 @@ class ReconcilerNote(Record):
 
     next_day: date | None = None
     last_claim_at: AwareDatetime | None = None
+    finished: dict[date, str] = Field(default_factory=dict)
+    """The open days that were over and had nothing unfinished, each with the digest of what it held."""
 
 
 class DayLedger:

@@ -16,7 +16,7 @@ harmless: the ledger knows what is done. A run that is stopped by its limit of t
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.days import ReconcilerNote
@@ -25,7 +25,7 @@ from telemetry_lake.recovery.announce import Announcer
 from telemetry_lake.recovery.completeness import Totals, complete_days, totals_at
 from telemetry_lake.recovery.keys import Keys
 from telemetry_lake.recovery.replay_rejected import finish_replays
-from telemetry_lake.recovery.survey import State, finish_day, open_days, survey_day
+from telemetry_lake.recovery.survey import State, finish_day, is_finished, open_days, survey_day
 from telemetry_lake.tables.commits import UNAVAILABLE
 
 _log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ class Reconciled:
     foreign: Keys = field(default_factory=Keys)
     """Keys in the raw bucket that are not those of raw objects; they are skipped."""
     days_completed: list[date] = field(default_factory=list)
+    days_finished: list[date] = field(default_factory=list)
+    """Days that are over and have nothing unfinished, and were not so, or held less, at the last look."""
     stopped_before: date | None = None
     """The day at which the next run goes on, when this one reached its limit of time."""
     left_undone: str | None = None
@@ -56,6 +58,8 @@ class Reconciled:
                 f"{len(self.days_completed)} days complete"
             )
         ]
+        if self.days_finished:
+            lines.append(f"finished: {', '.join(map(str, self.days_finished))}")
         if self.foreign.count:
             lines.append(
                 f"{self.foreign.count} keys in the bucket are not those of raw objects and were skipped:\n"
@@ -80,7 +84,9 @@ def reconcile(
     note = lake.days.note()
     announcer = Announcer(lake, now=now, last_claim_at=note.last_claim_at)
     totals = totals_at(lake, now)
-    for day, number in open_days(lake, totals.foreign):
+    days = open_days(lake, totals.foreign)
+    finished = {day: note.finished[day] for day, _ in days if day in note.finished}
+    for day, number in days:
         if note.next_day is not None and day < note.next_day:
             continue
         found = survey_day(lake, day, number, now=now)
@@ -95,13 +101,23 @@ def reconcile(
         if is_over():
             result.stopped_before = day
             break
+        known = finished.pop(day, None)
+        if is_finished(found, now=now, grace=timedelta(seconds=lake.settings.drain.reconcile_grace_seconds)):
+            finished[day] = found.digest
+            if found.digest != known:
+                result.days_finished.append(day)
         if finish_day(lake, found, now=now):
+            finished.pop(day, None)
             result.days_completed.append(day)
             totals.foreign.extend(found.foreign)
         else:
             totals.add(found)
     result.foreign = totals.foreign
-    lake.days.put_note(ReconcilerNote(next_day=result.stopped_before, last_claim_at=announcer.last_claim_at))
+    lake.days.put_note(
+        ReconcilerNote(
+            next_day=result.stopped_before, last_claim_at=announcer.last_claim_at, finished=finished
+        )
+    )
     if note.next_day is None and result.stopped_before is None:
         _keep_figures(lake, totals, now)
     try:

@@ -166,6 +166,15 @@ def finish_day(lake: LakeConnections, found: DaySurvey, *, now: datetime) -> boo
     return True
 
 
+def is_finished(found: DaySurvey, *, now: datetime, grace: timedelta) -> bool:
+    """Return whether a day is over, for as long as `grace`, and everything that arrived of it is finished.
+
+    Unlike a complete day, a finished one may still get segments of nodes that are late.
+    """
+    ended = datetime(found.day.year, found.day.month, found.day.day, tzinfo=now.tzinfo) + timedelta(days=1)
+    return not found.unfinished and now - ended >= grace
+
+
 def has_changed(lake: LakeConnections, day: date, number: int) -> bool:
     """Return whether a complete day holds something else than it did when that was recorded.
 
