@@ -26,6 +26,7 @@ def airflow_environment(home: Path, lake: Lake | None = None) -> dict[str, str]:
         "PYTHONPATH": str(PROJECT_ROOT),
         "GX_ANALYTICS_ENABLED": "false",
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
 

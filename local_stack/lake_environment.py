@@ -45,10 +45,11 @@ def lake_environment(
     raw_bucket, lake_bucket = s3.buckets
     index_queue, dead_letter_queue = sqs.queues
     keys = {role: s3.role_keys[role] for role in roles}
-    analyses = {}
+    analyses: dict[str, str] = {}
+    if service is not None:
+        analyses["TELEMETRY_LAKE_ANALYSIS__SERVICE_URL"] = service.url
     if service is not None and Role.ANALYSES in roles:
-        analyses = {
-            "TELEMETRY_LAKE_ANALYSIS__SERVICE_URL": service.url,
+        analyses |= {
             "TELEMETRY_LAKE_AIRFLOW__URL": service.airflow_url,
             "TELEMETRY_LAKE_AIRFLOW__USER": service.airflow_user,
             "TELEMETRY_LAKE_AIRFLOW__PASSWORD": service.airflow_password,

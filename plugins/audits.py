@@ -1,8 +1,8 @@
 """A page of Airflow's user interface: what was audited, batches and dates, and what checks found in each.
 
 `/audits/` lists the audits of a day, `/audits/<batch id>` shows that of a batch, `/audits/dates/<name>` that
-of a date of a table. They say what the log of the drain's task `validate` says: a user sees them who may read
-the task logs of the DAG `drain`.
+of a date of a table, `/audits/tables/<name>` a table with queries for its rows. They say what the log of the
+drain's task `validate` says: a user sees them who may read the task logs of the DAG `drain`.
 """
 
 from datetime import UTC, date, datetime
@@ -29,7 +29,13 @@ def audits_app() -> "FastAPI":
     from fastapi.responses import HTMLResponse
     from pydantic import AwareDatetime
 
-    from telemetry_lake.audits.pages import page_of_batch, page_of_date, page_of_day
+    from telemetry_lake.audits.pages import (
+        page_of_batch,
+        page_of_date,
+        page_of_day,
+        page_of_table,
+        page_of_tables,
+    )
 
     may_read_logs = Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS, param_dag_id=DRAIN))
     app = FastAPI(
@@ -41,6 +47,19 @@ def audits_app() -> "FastAPI":
         """The last audits of a UTC day, today by default, or those of that day before a time."""
         now = datetime.now(UTC)
         return page_of_day(_records(), day or now.date(), now=now, before=before)
+
+    @app.get("/tables/", response_class=HTMLResponse)
+    def tables() -> str:
+        """All tables of the lake."""
+        return page_of_tables()
+
+    @app.get("/tables/{name}", response_class=HTMLResponse)
+    def table(name: str) -> str:
+        """What a table is, and queries for its rows."""
+        page = page_of_table(name)
+        if page is None:
+            raise HTTPException(404, f"there is no table {name}; {URL_PREFIX}/tables/ lists them")
+        return page
 
     @app.get("/{batch_id}", response_class=HTMLResponse)
     def batch(batch_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> str:

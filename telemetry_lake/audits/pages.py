@@ -14,6 +14,7 @@ from telemetry_lake.drain.ledger import AuditOutcome, Ledger
 from telemetry_lake.storage.object_keys import key_part_of_time
 from telemetry_lake.storage.records import END_OF_DAY
 from telemetry_lake.tables.checks import Severity, failures_first
+from telemetry_lake.tables.definitions import MADE_DATES, table_definition, table_names
 
 SHOWN_MAX: Final = 100
 """How many audits a page lists. Each is read from an object of its own; a busy day has thousands."""
@@ -89,6 +90,27 @@ def page_of_date(date_audits: DateAudits, name: str) -> str | None:
     if audit is None:
         return None
     return _TEMPLATES.get_template("date.html").render(audit=audit, results=failures_first(audit.results))
+
+
+def page_of_tables() -> str:
+    """Return a list of all tables."""
+    tables = [table_definition(name) for name in table_names()]
+    return _TEMPLATES.get_template("tables.html").render(tables=tables)
+
+
+def page_of_table(name: str) -> str | None:
+    """Return what a table is, its columns, and queries for its rows; None when there is no such table."""
+    if name not in table_names():
+        return None
+    table = table_definition(name)
+    column = table.metadata.partitioned_by[0].column
+    # Shown and not run; the names are those of folders.
+    queries = {
+        "The newest rows:": f"FROM {name} WHERE {column} >= current_date - 1 LIMIT 20",
+        "How many there are of each date:": f"SELECT {column}, count(*) FROM {name} GROUP BY 1 ORDER BY 1",  # noqa: S608
+        "When each date was made, of what:": f"FROM {MADE_DATES} WHERE table_name = '{name}' ORDER BY ALL",
+    }
+    return _TEMPLATES.get_template("table.html").render(table=table, queries=queries)
 
 
 def _line_of_batch(at: datetime, batch: str, outcome: AuditOutcome) -> Line:

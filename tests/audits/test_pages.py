@@ -8,12 +8,20 @@ import pytest
 from lake_testing.shipping import greeting, ship, ship_pings
 from telemetry_lake.audits import pages
 from telemetry_lake.audits.dates import DateAudit, DateAudits
-from telemetry_lake.audits.pages import AuditRecords, page_of_batch, page_of_date, page_of_day
+from telemetry_lake.audits.pages import (
+    AuditRecords,
+    page_of_batch,
+    page_of_date,
+    page_of_day,
+    page_of_table,
+    page_of_tables,
+)
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.steps import Drain, drain_once, utc_now
 from telemetry_lake.failures import GateAlarm
 from telemetry_lake.recovery.completeness import check_completeness
 from telemetry_lake.tables.checks import CheckResult, Severity
+from telemetry_lake.tables.definitions import table_definition, table_names
 
 TODAY = date(2026, 11, 23)
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -53,6 +61,17 @@ def drained_at(settings, moment: datetime) -> str:
     drain.publish(claimed)
     drain.acknowledge(claimed)
     return claimed.batches[0].batch_id
+
+
+def test_every_table_has_a_page_with_its_columns_and_queries_that_can_be_copied():
+    listed = page_of_tables()
+    for name in table_names():
+        assert f'href="{name}"' in listed
+        page = page_of_table(name)
+        assert page is not None
+        assert f"make query SQL=&#34;FROM {name} WHERE" in page.replace('"', "&#34;")
+        assert all(f"<code>{column.name}</code>" in page for column in table_definition(name).columns)
+    assert page_of_table("live.ping") is page_of_table("../live/pings") is None
 
 
 def test_audits_of_a_day_are_listed_newest_first(settings):
