@@ -23,7 +23,9 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
+from dags.assets import FINISHED_DATES
 from dags.date_form import archive_dates_param
+from dags.owners import ENGINEERS
 from dags.spark_job import spark_job
 
 WHICH = (
@@ -41,7 +43,7 @@ WHICH = (
     catchup=False,
     max_active_runs=2,
     is_paused_upon_creation=False,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=2)},
+    default_args={"owner": ENGINEERS, "retries": 3, "retry_delay": timedelta(minutes=2)},
     params={
         "dates": archive_dates_param("2014-03-01..2014-03-07"),
         "root": Param(
@@ -117,6 +119,7 @@ def backfill() -> None:
             ),
         ],
         execution_timeout=timedelta(days=7),
+        writes=["live.pings", "live.rejected_pings", FINISHED_DATES],
     )
     plan >> run >> verify >> publish
 

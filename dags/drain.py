@@ -17,14 +17,13 @@ was done before. A run that finds no messages skips its steps and is green.
 
 from typing import Any
 
-from airflow.sdk import Asset, AssetWatcher, TriggerRule, dag, task
+from airflow.sdk import TriggerRule, dag, task
 
-from dags.doorbell import IndexQueueDoorbell
+from dags.assets import RAW_INDEX, assets
 from dags.lake_drain import PATIENT, lake_connections
 
 Json = dict[str, Any]
 CLAIMED = "claimed"
-raw_index = Asset("raw_index", watchers=[AssetWatcher(name="doorbell", trigger=IndexQueueDoorbell())])
 
 
 @task
@@ -58,12 +57,18 @@ def validate(claimed: Json) -> list[list[str]]:
         return [audit.lines() for audit in Drain(lake).validate(Claimed.model_validate(claimed))]
 
 
-@task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+# Of the whole drain: Airflow's graph of assets knows what one task reads and writes.
+@task(
+    trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+    inlets=assets(RAW_INDEX),
+    outlets=assets("live.pings", "live.rejected_pings"),
+)
 def publish(claimed: Json) -> list[Json]:
     """Commit each batch that was let pass; one whose gates failed does not hold the others back."""
     from telemetry_lake.drain.claim import Claimed
     from telemetry_lake.drain.steps import Drain
 
+    # Never skipped, also when no batch was let pass: `acknowledge` would be skipped with it.
     with lake_connections() as lake:
         commitments = Drain(lake).publish(Claimed.model_validate(claimed))
         return [commitment.model_dump(mode="json") for commitment in commitments]
@@ -82,7 +87,7 @@ def acknowledge(claimed: Json) -> None:
 
 @dag(
     dag_display_name="Drain",
-    schedule=[raw_index],
+    schedule=assets(RAW_INDEX),
     catchup=False,
     # One run works while the other waits for Airflow between its tasks. A third only makes batches smaller,
     # and a batch costs 2 s of a core however small. More workers help with the parts of a batch.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from dags.owners import OPERATORS
 from telemetry_lake.failures import FatalError
 from telemetry_lake.settings import Role
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from telemetry_lake.drain.connections import LakeConnections
 
 PATIENT: Final[dict[str, Any]] = {
+    "owner": OPERATORS,
     # pyiceberg waits without a limit for an answer of a REST catalog.
     "execution_timeout": timedelta(minutes=20),
     "retries": 4,

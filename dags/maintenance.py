@@ -21,6 +21,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from dags.date_form import dates_param, late_dates_param
+from dags.owners import OPERATORS
 from dags.spark_job import spark_job
 
 
@@ -35,7 +36,7 @@ def days(default: int, minimum: int, title: str, description: str) -> Param:
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    default_args={"owner": OPERATORS, "retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
         "dates": dates_param("yesterday", description="The partitions to compact."),
         "late_dates": late_dates_param(7),
@@ -62,6 +63,8 @@ def maintenance() -> None:
             *("--orphan-days", "{{ params.orphan_days }}"),
         ],
         execution_timeout=timedelta(hours=6),
+        # It moves the rows of the other tables and changes none.
+        writes=["derived.maintenance_runs"],
     )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, BaseOperatorLink, Param, XComArg, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from dags.owners import ANALYSIS_SERVICE
 from dags.spark_job import spark_job
 from dags.spark_operator import TimeLimitReached
 from telemetry_lake.mapreduce.form import TIME_LIMIT_MAX_MINUTES, form_fields
@@ -130,7 +131,7 @@ def prepare(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
     is_paused_upon_creation=False,
     doc_md=__doc__,
     tags=["analysts", "spark"],
-    default_args={"on_failure_callback": record_failure},
+    default_args={"owner": ANALYSIS_SERVICE, "on_failure_callback": record_failure},
     params={name: Param(**schema) for name, schema in form_fields().items()},
 )
 def mapreduce() -> None:

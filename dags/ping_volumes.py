@@ -18,6 +18,7 @@ from datetime import timedelta
 from airflow.sdk import dag
 
 from dags.date_form import dates_param
+from dags.owners import ENGINEERS
 from dags.spark_job import spark_job
 
 
@@ -27,7 +28,7 @@ from dags.spark_job import spark_job
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    default_args={"owner": ENGINEERS, "retries": 2, "retry_delay": timedelta(minutes=1)},
     params={"dates": dates_param("yesterday..today")},
     doc_md=__doc__,
     tags=["derived", "spark"],
@@ -39,6 +40,8 @@ def ping_volumes() -> None:
         "jobs.ping_volumes",
         ["--dates", "{{ params.dates }}"],
         execution_timeout=timedelta(minutes=30),
+        reads=["live.pings", "live.rejected_pings"],
+        writes=["derived.ping_volumes", "derived.made_dates"],
     )
 
 

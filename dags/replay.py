@@ -16,6 +16,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
+from dags.assets import assets
 from dags.lake_drain import PATIENT, lake_connections
 from telemetry_lake.failures import ErrorType
 
@@ -26,7 +27,7 @@ def _day(title: str) -> Param:
     return Param(None, title=title, type=["null", "string"], format="date", description="A UTC day.")
 
 
-@task
+@task(inlets=assets("live.rejected_pings"))
 def send_again(params: Any = None) -> dict[str, object]:
     """Send again what the form asks for; return what was sent."""
     from telemetry_lake.recovery.replay import ReplayRequest, replay

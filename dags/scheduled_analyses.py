@@ -21,6 +21,8 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from dags.owners import ANALYSIS_SERVICE
+
 
 @task(retries=2, retry_delay=timedelta(minutes=1))
 def due(params: Any = None) -> list[dict[str, Any]]:
@@ -63,6 +65,7 @@ def due(params: Any = None) -> list[dict[str, Any]]:
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
+    default_args={"owner": ANALYSIS_SERVICE},
     doc_md=__doc__,
     tags=["analysts"],
     params={

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from airflow.sdk import BaseOperator, TriggerRule, XComArg
+from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from dags.assets import assets
 from dags.job_process import JobProcess
 from dags.spark_operator import (
     KILL_AFTER_SECONDS,
@@ -41,15 +42,18 @@ def spark_job(
     time_limit_minutes: Templated | None = None,
     workers: Templated | None = None,
     keep_log: bool = False,
+    reads: Sequence[str] = (),
+    writes: Sequence[str] = (),
 ) -> BaseOperator:
     """Return a task that runs the program `module`, for example `jobs.count_pings`, with these arguments.
 
     `execution_timeout` is the longest it may run; `time_limit_minutes` may make it shorter for one run, and
     `workers` says on how many machines of a cluster, or executors of EMR Serverless, instead of what the
     settings say. Arguments and these two may be Jinja templates or come from another task. With `keep_log`,
-    what a job on this machine prints is also kept in the lake bucket, as the log of the run.
+    what a job on this machine prints is also kept in the lake bucket, as the log of the run. The job `reads`
+    and `writes` the assets of these names.
 
-    Raises ConfigurationError when the settings are wrong.
+    Raises ConfigurationError when the settings are wrong, or there is no such asset.
     """
     request: dict[str, Any] = {
         "task_id": task_id,
@@ -58,6 +62,8 @@ def spark_job(
         "time_limit": execution_timeout,
         "time_limit_minutes": time_limit_minutes,
         "workers": workers,
+        "inlets": assets(*reads),
+        "outlets": assets(*writes),
     }
     # Airflow's provider for AWS takes seconds to import: only where it is needed, as DAGs are parsed often.
     match load_settings().spark.run_on:
@@ -79,7 +85,8 @@ def local_job(
     arguments: Sequence[str],
     *,
     execution_timeout: timedelta,
-    trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS,
+    reads: Sequence[str] = (),
+    writes: Sequence[str] = (),
 ) -> BaseOperator:
     """Return a task that runs a program that needs no Spark, always on this machine; see `spark_job`."""
     return LocalJob(
@@ -89,7 +96,8 @@ def local_job(
         time_limit=execution_timeout,
         time_limit_minutes=None,
         workers=None,
-        trigger_rule=trigger_rule,
+        inlets=assets(*reads),
+        outlets=assets(*writes),
     )
 
 
