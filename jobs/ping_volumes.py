@@ -3,12 +3,14 @@
 A date is out of date when live.pings or live.rejected_pings has another number of rows of it than when it was
 counted; their manifests say so. Rows that are gone from a table altogether, after its retention, do not make
 it out of date.
+
+A run ends with the summary that the operations page shows (`telemetry_lake.monitoring.volumes`).
 """
 
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from telemetry_lake.audits.dates import DateAudits
+    from telemetry_lake.monitoring.volumes import Volumes
+    from telemetry_lake.settings import Settings
 
 PING_VOLUMES: Final = "derived.ping_volumes"
 QUERY_FILE: Final = SQL_DIRECTORY / "derived" / "ping_volumes" / "query.sql"
@@ -114,6 +118,41 @@ def _make(session: "SparkSession", day: date, audits: "DateAudits | None") -> Ma
     return made
 
 
+def volumes(session: "SparkSession", now: datetime) -> "Volumes":
+    """Return the summary of the table at the aware moment `now`, when what it holds had been counted."""
+    from jobs.spark_session import spark_failures
+    from telemetry_lake.monitoring.volumes import VolumeRow, first_day, first_hour, volumes_of
+
+    def rows(start: str, since: date) -> list[VolumeRow]:
+        # As seconds: Spark gives datetimes in the time zone of this process.
+        frame = session.sql(
+            f"SELECT {start} AS start, app_update_channel, error_type, sum(pings), sum(bytes) "  # noqa: S608
+            f"FROM {PING_VOLUMES} WHERE submission_date >= DATE '{since}' GROUP BY ALL"
+        )
+        return [
+            VolumeRow(datetime.fromtimestamp(start, UTC), channel, error, pings, size)
+            for start, channel, error, pings, size in frame.collect()
+        ]
+
+    with spark_failures():
+        hours = rows("unix_seconds(submission_hour)", first_hour(now).date())
+        days = rows("bigint(unix_date(submission_date)) * 86400", first_day(now))
+    return volumes_of(hours, days, now)
+
+
+def _count_and_summarise(
+    session: "SparkSession", settings: "Settings", dates: DateRange, *, late_dates: int, again: bool
+) -> Iterator[MadeDate]:
+    from telemetry_lake.monitoring.volumes import keep_volumes
+    from telemetry_lake.storage.object_store import ObjectStore
+    from telemetry_lake.storage.records import RecordStore
+
+    started = datetime.now(UTC)
+    yield from ping_volumes(session, dates, late_dates=late_dates, again=again, audits=date_audits(settings))
+    records = RecordStore(ObjectStore(settings.s3), settings.s3.lake_bucket)
+    keep_volumes(records, volumes(session, started))
+
+
 def main(
     dates: Annotated[str, dates_option("count")] = DEFAULT_DATES,
     late_dates: Annotated[int, late_dates_option("counted")] = LATE_DATES,
@@ -132,8 +171,8 @@ def main(
     make_dates(
         "ping_volumes",
         dates,
-        lambda session, settings, chosen: ping_volumes(
-            session, chosen, late_dates=late_dates, again=again, audits=date_audits(settings)
+        lambda session, settings, chosen: _count_and_summarise(
+            session, settings, chosen, late_dates=late_dates, again=again
         ),
         lambda made: f"{sum(made.source[table] for table in SOURCES):,} pings in {made.rows:,} rows",
         short=True,

@@ -35,6 +35,7 @@ from telemetry_lake.storage.object_keys import (
     JOB_PREFIX,
     JOB_USAGE_PREFIX,
     LATEST_RUN_PREFIX,
+    MONITORING_PREFIX,
     NOTIFIED_PREFIX,
     OPEN_RUN_PREFIX,
     RAW_PREFIX,
@@ -47,6 +48,7 @@ from telemetry_lake.storage.object_keys import (
     SENT_PREFIX,
     SETTLED_PREFIX,
     USUAL_SHARES_KEY,
+    VOLUMES_KEY,
 )
 
 
@@ -175,6 +177,8 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
         Objects(Bucket.LAKE, BACKFILL_PREFIX, GET + PUT),
         Objects(Bucket.LAKE, BACKFILL_DATES_PREFIX, GET + PUT),
         Objects(Bucket.LAKE, DATE_AUDIT_PREFIX, PUT),
+        # The summary of the volumes, for the operations page.
+        Objects(Bucket.LAKE, VOLUMES_KEY, PUT),
         Objects(Bucket.LAKE, ARTIFACT_PREFIX, GET),
         # Old versions of the dashboard's cubes are removed by who makes new ones.
         Objects(Bucket.LAKE, DASHBOARD_PREFIX, GET + PUT + DELETE),
@@ -213,8 +217,9 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
         Tables(_MADE, (TableAction.READ,)),
     ),
     Role.WEB: (
-        *(Objects(Bucket.LAKE, prefix, GET) for prefix in (*_SHOWN, COMPLETENESS_KEY)),
-        *(Listing(Bucket.LAKE, prefix) for prefix in _SHOWN),
+        *(Objects(Bucket.LAKE, prefix, GET) for prefix in (*_SHOWN, MONITORING_PREFIX, COMPLETENESS_KEY)),
+        # Listed to tell what is not there yet from what is refused.
+        *(Listing(Bucket.LAKE, prefix) for prefix in (*_SHOWN, MONITORING_PREFIX)),
     ),
     Role.MAINTENANCE: (
         Objects(Bucket.TABLES, "", WRITE_FILES + DELETE),

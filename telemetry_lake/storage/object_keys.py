@@ -44,12 +44,13 @@ key                                                      bucket       what
 ``dashboard/current.json``                               lake bucket  which version of the cubes is current
 ``dashboard/versions/<version>/<name>``                  lake bucket  manifest and dictionary of a version
 ``dashboard/segments/<view>/<dates>-<hash>.parquet``     lake bucket  the rows of some dates of a view
+``monitoring/volumes.json``                              lake bucket  pings by hour and day, for pages
 =======================================================  ===========  ========================================
 
 Date and hour are those of the first ping of the raw object, in UTC. No object under `raw/`, no claim,
 release, record of a day, manifest, publication or commit record is ever changed once it is there, and
 nothing of a backfill but its reports. Below `dashboard/` only `current.json` is, and what no reader needs is
-removed.
+removed. What is below `monitoring/` is replaced again and again.
 """
 
 import hashlib
@@ -93,6 +94,8 @@ DASHBOARD_PREFIX: Final = "dashboard/"
 DASHBOARD_POINTER_KEY: Final = "dashboard/current.json"
 DASHBOARD_VERSION_PREFIX: Final = "dashboard/versions/"
 DASHBOARD_SEGMENT_PREFIX: Final = "dashboard/segments/"
+MONITORING_PREFIX: Final = "monitoring/"
+VOLUMES_KEY: Final = "monitoring/volumes.json"
 SCRIPT_PREFIX: Final = "analyses/scripts/"
 REPLAY_NODE: Final = "replay"
 """Stands for the ingest node in the keys of raw objects made by replays."""

@@ -64,6 +64,7 @@ PLACES: Final = {
     "sessions": ("lake", "analyses/sessions/2026-11-23/x.json"),
     "tokens": ("lake", "analyses/tokens/0123/x.json"),
     "cubes": ("lake", "dashboard/versions/x.json"),
+    "volumes": ("lake", object_keys.VOLUMES_KEY),
     "usual shares": ("lake", object_keys.USUAL_SHARES_KEY),
     "completeness": ("lake", object_keys.COMPLETENESS_KEY),
     "reconciled": ("lake", object_keys.RECONCILED_KEY),
@@ -94,6 +95,7 @@ MAY: Final[dict[Role, dict[str, str]]] = {
         "cubes": "get put delete",
         **dict.fromkeys(("backfill", "backfill dates"), "get put"),
         "date audits": "put",
+        "volumes": "put",
         "artifacts": "get",
     },
     Role.ANALYST: {
@@ -108,7 +110,9 @@ MAY: Final[dict[Role, dict[str, str]]] = {
         "scripts": "get",
     },
     Role.SCRIPT: dict.fromkeys(("stable files", "derived files"), "get"),
-    Role.WEB: dict.fromkeys(("audits", "date audits", "batches", "days", "cubes", "completeness"), "get"),
+    Role.WEB: dict.fromkeys(
+        ("audits", "date audits", "batches", "days", "cubes", "completeness", "volumes"), "get"
+    ),
     Role.MAINTENANCE: {
         **dict.fromkeys(("live files", "live metadata", "stable files", "derived files"), "get put delete"),
         "date audits": "put delete",
@@ -145,7 +149,10 @@ MAY_LIST: Final[dict[Role, set[str]]] = {
     },
     Role.ANALYSES: {f"lake/{prefix}" for prefix in ANALYSES},
     Role.SCRIPT: set(),
-    Role.WEB: {"lake/audits/", "lake/date-audits/", "lake/batches/", "lake/ledger/days/", "lake/dashboard/"},
+    Role.WEB: {
+        *("lake/audits/", "lake/date-audits/", "lake/batches/", "lake/ledger/days/", "lake/dashboard/"),
+        "lake/monitoring/",
+    },
     Role.MAINTENANCE: {"warehouse", "raw", "lake/audits/", "lake/date-audits/", "lake/replays/"},
 }
 

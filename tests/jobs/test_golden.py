@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from jobs.histogram_aggregates import histogram_aggregates
 from jobs.maintenance import maintain
-from jobs.ping_volumes import ping_volumes
+from jobs.ping_volumes import ping_volumes, volumes
 from jobs.spark.table_checks import check_date, date_audits, questions_of, results_of
 from jobs.stable_pings import stable_pings
 from lake_testing.sample_rows import sample_rows
@@ -109,6 +109,27 @@ def test_a_job_keeps_what_the_checks_of_each_date_found(
         ("derived.ping_volumes", 22),
     ]
     assert all(audit.passed and len(audit.results) == 4 for audit in kept[:2])
+
+
+@on_one_catalog
+def test_the_summary_of_volumes_says_what_the_table_says(spark: SparkSession, catalog: Catalog):
+    now = datetime(2026, 11, 23, 1, 30, tzinfo=UTC)
+    pings = [
+        {"submission_date": at.date(), "submission_timestamp": at, "app_update_channel": "beta"}
+        for at in (now, now, datetime(2026, 11, 22, 23, 59, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
+    ]
+    rejected = [{**pings[0], "error_type": "invalid_json"}]
+    del rejected[0]["app_update_channel"]
+    catalog.load_table("live.pings").append(sample_rows("live.pings", pings))
+    catalog.load_table("live.rejected_pings").append(sample_rows("live.rejected_pings", rejected))
+    list(ping_volumes(spark, DateRange(date(2026, 1, 1), date(2026, 11, 23))))
+
+    found = volumes(spark, now)
+
+    assert [series.name for series in found.week.channels] == ["beta"]
+    assert found.week.channels[0].pings[-3:] == (1, 0, 2)
+    assert (sum(found.year.channels[0].pings), found.year.channels[0].pings[-2:]) == (4, (1, 2))
+    assert [(series.name, series.pings[-1]) for series in found.year.errors] == [("invalid_json", 1)]
 
 
 @on_one_catalog
