@@ -70,6 +70,7 @@ def places_to_go(plan: Plan) -> list[tuple[str, str]]:
             f"{plan.pages.url}/analyses  (user {ADMIN}, password in {plan.pages.password_file})",
             WEB,
         ),
+        ("operations page", f"{plan.pages.url}/operations  (the same user)", WEB),
         (
             "Airflow",
             f"{plan.airflow_url}  (user {ADMIN}, password in {plan.airflow_password_file})",

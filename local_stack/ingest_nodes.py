@@ -30,9 +30,14 @@ class IngestNode:
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
+    def private_url(self) -> str:
+        """Where it answers operators."""
+        return f"http://{LOOPBACK}:{self.private_port}"
+
+    @property
     def metrics_url(self) -> str:
         """Where it shows its numbers."""
-        return f"http://{LOOPBACK}:{self.private_port}/metrics"
+        return f"{self.private_url}/metrics"
 
     @property
     def name(self) -> str:

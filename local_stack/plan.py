@@ -126,6 +126,7 @@ def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
         users_file=layout.data("analyses") / "users.json",
         project_root=PROJECT_ROOT,
         log_file=layout.log(WEB),
+        node_urls=tuple(node.private_url for node in nodes),
     )
     users: list[Item] = [_tables(layout), *edge, pages.program(after=("seaweedfs",)), *airflow_items]
     environment = partial(

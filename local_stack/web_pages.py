@@ -1,5 +1,6 @@
 """The web pages: `python -m web`."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ class WebPages:
     users_file: Path
     project_root: Path
     log_file: Path
+    node_urls: tuple[str, ...] = ()
+    """Where ingest nodes show their figures."""
+    exporter_url: str | None = None
+    prometheus_url: str | None = None
+    alertmanager_url: str | None = None
 
     @property
     def url(self) -> str:
@@ -47,10 +53,20 @@ class WebPages:
                 "TELEMETRY_LAKE_WEB__CUBES_POLL_SECONDS": str(CUBES_POLL_SECONDS),
                 "TELEMETRY_LAKE_WEB__ANALYSES": "true",
                 "TELEMETRY_LAKE_WEB__USERS_FILE": str(self.users_file),
+                "TELEMETRY_LAKE_WEB__OPERATIONS": "true",
+                "TELEMETRY_LAKE_WEB__NODE_URLS": json.dumps(self.node_urls),
+                **{name: url for name, url in self._watched().items() if url is not None},
             },
             after=after,
             ports={self.port: "LOCAL_STACK_WEB_PORT"},
         )
+
+    def _watched(self) -> dict[str, str | None]:
+        return {
+            "TELEMETRY_LAKE_WEB__EXPORTER_URL": self.exporter_url,
+            "TELEMETRY_LAKE_WEB__PROMETHEUS_URL": self.prometheus_url,
+            "TELEMETRY_LAKE_WEB__ALERTMANAGER_PUBLIC_URL": self.alertmanager_url,
+        }
 
     def check_health(self) -> None:
         """Ask whether the process answers; before the first data it has nothing to show. Raises Unhealthy."""

@@ -402,7 +402,7 @@ class OpenIdSettings(_Group):
 
 
 class WebSettings(_Group):
-    """The web pages and their API. See docs/dashboard.md and docs/analyses.md."""
+    """The web pages and their API. See docs/dashboard.md, docs/analyses.md and docs/operations.md."""
 
     host: str = "127.0.0.1"
     port: Port = 8050
@@ -442,6 +442,22 @@ class WebSettings(_Group):
     """How long a token for the API is valid."""
     upload_max_bytes: Annotated[int, Field(ge=KIB, le=256 * MIB)] = 16 * MIB
     """The largest request with the code of a job."""
+    operations: bool = False
+    """Whether the operations page is served, for who is logged in to the analysis service."""
+    operations_poll_seconds: PositiveFloat = 15
+    """How often the server reads the exporter and Prometheus, and the page asks the server."""
+    exporter_url: Annotated[str, Field(pattern=r"^https?://[^/?#\s]+$")] = "http://127.0.0.1:9108"
+    """Where `export-metrics` answers."""
+    node_urls: tuple[Annotated[str, Field(pattern=r"^https?://[^/?#\s]+$")], ...] = ()
+    """Where ingest nodes show their own figures, `http://<private host>:<private port>`, as JSON. Without
+    them, the operations page has no figures of edge and spools."""
+    prometheus_url: Annotated[str, Field(pattern=r"^https?://[^?#\s]+$")] | None = None
+    """Where the server asks Prometheus for alarms and for what was before. Without it, the operations page
+    has the figures of the exporter and no alarms."""
+    prometheus_public_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    """Where people find Prometheus' pages; by default `prometheus_url`."""
+    alertmanager_public_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    """Where people find Alertmanager's pages."""
 
 
 class AnalysisQuotas(_Group):

@@ -46,8 +46,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m web",
-        description="The web pages: distributions and evolutions of metrics, and the analysis service. Every "
-        "setting is TELEMETRY_LAKE_WEB__<NAME>; see docs/dashboard.md and docs/analyses.md.",
+        description="The web pages: distributions and evolutions of metrics, the analysis service, and the "
+        "operations page. Every setting is TELEMETRY_LAKE_WEB__<NAME>; see docs/dashboard.md, "
+        "docs/analyses.md and docs/operations.md.",
     )
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--port", type=int, help="port to listen on")

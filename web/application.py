@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -14,8 +14,11 @@ from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.settings import Role, Settings
 from web.analyses.section import AnalysesSection
 from web.dashboard.section import DashboardSection
+from web.documents import document_router
 from web.edge import Edge, answer_failures
 from web.layout import Layout, Link
+from web.operations.section import OperationsSection
+from web.start import start_page
 from web.static_files import StaticFiles
 
 COMPRESSED_MIN_BYTES: Final = 512
@@ -52,12 +55,19 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises ConfigurationError when no section is switched on, or one of them cannot run with these settings.
     """
+    if settings.web.operations and not settings.web.analyses:
+        raise ConfigurationError(
+            "TELEMETRY_LAKE_WEB__OPERATIONS needs TELEMETRY_LAKE_WEB__ANALYSES: the operations page is for "
+            "people who are logged in, and the analysis service is what logs them in"
+        )
     static_files = StaticFiles()
     sections: dict[str, Section] = {}
     if settings.web.dashboard:
         sections["dashboard"] = DashboardSection(settings.acting_as(Role.WEB))
     if settings.web.analyses:
-        sections["analyses"] = AnalysesSection(settings.acting_as(Role.ANALYSES))
+        sections["analyses"] = analyses = AnalysesSection(settings.acting_as(Role.ANALYSES))
+        if settings.web.operations:
+            sections["operations"] = OperationsSection(settings.acting_as(Role.WEB), analyses.visitors)
     if not sections:
         raise ConfigurationError(
             "no section is switched on: set TELEMETRY_LAKE_WEB__DASHBOARD or TELEMETRY_LAKE_WEB__ANALYSES "
@@ -83,11 +93,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     layout = Layout(static_files, [link for section in sections.values() for link in section.navigation])
     answer_failures(application, layout.error_page)
-    first = next(iter(sections.values())).navigation[0].path
+    navigations = [section.navigation for section in sections.values()]
 
     @application.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    def start() -> Response:
-        return RedirectResponse(first, HTTPStatus.TEMPORARY_REDIRECT)
+    def start(request: Request) -> Response:
+        """Lead to the only section, or show where all of them are."""
+        if len(navigations) == 1:
+            return RedirectResponse(navigations[0][0].path, HTTPStatus.TEMPORARY_REDIRECT)
+        return start_page(layout, request, navigations, settings)
 
     @application.api_route("/__lbheartbeat__", methods=["GET", "HEAD"], include_in_schema=False)
     def answers() -> dict[str, str]:
@@ -103,6 +116,8 @@ def create_app(settings: Settings) -> FastAPI:
         return {name: details for name, (_, details) in beats.items()}
 
     application.include_router(static_files.router())
+    if len(sections) > 1:
+        application.include_router(document_router(layout))
     for section in sections.values():
         application.include_router(section.router(layout))
     application.add_middleware(

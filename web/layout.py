@@ -20,6 +20,8 @@ class Link:
     path: str
     keeps_selection: bool = False
     """Whether the page takes over what is chosen on the page before it."""
+    about: str = ""
+    """What is there, for the start page."""
 
 
 class Layout:

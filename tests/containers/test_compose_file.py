@@ -253,6 +253,10 @@ def test_the_web_pages_listen_outside_and_keep_their_copy_on_a_volume(
         "TELEMETRY_LAKE_WEB__CUBES_DIRECTORY": "/var/lib/telemetry_lake/dashboard",
         "TELEMETRY_LAKE_WEB__MINIMUM_CLIENTS_ELSEWHERE": "0",
         "TELEMETRY_LAKE_WEB__ANALYSES": local.environment["TELEMETRY_LAKE_WEB__ANALYSES"],
+        "TELEMETRY_LAKE_WEB__OPERATIONS": local.environment["TELEMETRY_LAKE_WEB__OPERATIONS"],
+        "TELEMETRY_LAKE_WEB__NODE_URLS": json.dumps(
+            [f"http://{node.name}:{node.private_port}" for node in stack.nodes]
+        ),
         "TELEMETRY_LAKE_WEB__USERS_FILE": "/var/lib/telemetry_lake/analyses/users.json",
     }
     assert services["web"]["volumes"] == [

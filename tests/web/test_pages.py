@@ -65,6 +65,7 @@ def test_a_walk_from_a_misspelt_name_to_an_evolution_and_back(
     visit: Callable[..., Visitor], served: Any
 ) -> None:
     page = visit().open("/")
+    page.get_by_role("main").get_by_role("link", name="Distribution").click()
     expect(page.locator("#metric-name")).to_have_text(re.compile("[A-Z0-9_]+"))
     search = page.get_by_role("combobox", name="Find a metric")
     search.fill("GC_SM")

@@ -15,7 +15,7 @@ from web.analyses.failures import ReportingRoute
 from web.analyses.open_id import CALLBACK, OpenId
 from web.analyses.service import Service
 from web.analyses.users import FAILED_ATTEMPTS_SECONDS, TooManyAttempts, UsersFile
-from web.analyses.visitors import LOG_IN, START, Change, Form, Visitors, sent_form
+from web.analyses.visitors import LOG_IN, PLACES, START, Change, Form, Visitors, sent_form
 from web.edge import RequestRefused
 from web.layout import Layout
 
@@ -146,8 +146,8 @@ def _add_provider(router: APIRouter, entrance: _Entrance, open_id: OpenId | None
 
 
 def _back(path: str) -> str:
-    """Return a path of this section to go to after the log-in, whatever was asked for."""
-    is_safe = path == START or path.startswith((f"{START}/", f"{START}?"))
+    """Return a path of ours to go to after the log-in, whatever was asked for."""
+    is_safe = any(path == place or path.startswith((f"{place}/", f"{place}?")) for place in PLACES)
     return (
         path if is_safe and not path.startswith(LOG_IN) and "\\" not in path and path.isprintable() else START
     )

@@ -55,9 +55,15 @@ class AnalysesSection:
         self._thread = threading.Thread(target=self._keep_clean, name="sessions", daemon=True)
 
     @property
+    def visitors(self) -> Visitors:
+        """Who is logged in; for sections that have no log-in of their own."""
+        return self._visitors
+
+    @property
     def navigation(self) -> Sequence[Link]:
         """The list of jobs."""
-        return (Link("Analyses", START),)
+        about = "Map-reduce jobs over the pings: write one, try it, run it, repeat it, share its result."
+        return (Link("Analyses", START, about=about),)
 
     @property
     def body_limits(self) -> Mapping[str, int]:

@@ -23,6 +23,9 @@ from web.edge import RequestRefused
 START: Final = "/analyses"
 LOG_IN: Final = "/analyses/log-in"
 API: Final = "/api/v1/analyses"
+OPERATIONS: Final = "/operations"
+PLACES: Final = (START, OPERATIONS)
+"""What a log-in may lead back to: the beginnings of paths whose pages ask for one."""
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "X-CSRF-Token"
 FIELDS_MAX_COUNT: Final = 300

@@ -63,10 +63,10 @@ class DashboardSection:
     def navigation(self) -> Sequence[Link]:
         """Distribution, evolution, metrics, API."""
         return (
-            Link("Distribution", "/distribution", keeps_selection=True),
-            Link("Evolution", "/evolution", keeps_selection=True),
-            Link("Metrics", "/metrics"),
-            Link("API", "/api"),
+            Link("Distribution", "/distribution", True, "What values of a metric clients send."),
+            Link("Evolution", "/evolution", True, "How they change from build to build, or from day to day."),
+            Link("Metrics", "/metrics", about="All metrics that there is data of."),
+            Link("API", "/api", about="The same numbers for programs."),
         )
 
     @property

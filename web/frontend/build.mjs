@@ -32,7 +32,7 @@ async function bundle(entryPoints, format) {
     if (entryPoint) names[basename(entryPoint)] = basename(output);
   }
 }
-await bundle(["src/dashboard.js", "src/metrics.js", "src/analyses.js", "src/style.css"], "esm");
+await bundle(["src/dashboard.js", "src/metrics.js", "src/analyses.js", "src/operations.js", "src/style.css"], "esm");
 // Pages of others load it with a plain script element.
 await bundle(["src/telemetry.js"], "iife");
 await writeFile(join(made, "manifest.json"), JSON.stringify(names));
