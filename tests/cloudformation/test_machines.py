@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lake_testing.aws_emulator import AwsEmulator
 from telemetry_lake.deploy.machine import ENVIRONMENT_TAG, NODE_TAG, claim_volume, wait_for_end
 from telemetry_lake.failures import ConfigurationError, FatalError
 
-NODE = {"environment": "here", "node": "node-1"}
+claim_of_node = partial(claim_volume, environment="here", node="node-1")
 
 
 class Metadata:
@@ -170,14 +171,14 @@ def volume(aws_emulator: AwsEmulator) -> Iterator[str]:
 def test_a_machine_claims_the_volume_of_its_node_also_again(aws_emulator, machines, volume):
     ec2 = aws_emulator.client("ec2")
     for _ in range(2):
-        assert claim_volume(ec2, instance=machines[0], sleep=lambda _: None, **NODE) == volume
+        assert claim_of_node(ec2, instance=machines[0], sleep=lambda _: None) == volume
     (found,) = ec2.describe_volumes(VolumeIds=[volume])["Volumes"]
     assert [held["InstanceId"] for held in found["Attachments"]] == machines[:1]
 
 
 def test_a_machine_waits_until_the_one_before_lets_go_of_the_volume(aws_emulator, machines, volume):
     ec2 = aws_emulator.client("ec2")
-    claim_volume(ec2, instance=machines[0], sleep=lambda _: None, **NODE)
+    claim_of_node(ec2, instance=machines[0], sleep=lambda _: None)
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -185,15 +186,15 @@ def test_a_machine_waits_until_the_one_before_lets_go_of_the_volume(aws_emulator
         if len(waits) == 3:
             ec2.detach_volume(VolumeId=volume, InstanceId=machines[0])
 
-    assert claim_volume(ec2, instance=machines[1], sleep=sleep, **NODE) == volume
+    assert claim_of_node(ec2, instance=machines[1], sleep=sleep) == volume
     assert len(waits) == 4
 
 
 def test_a_volume_that_is_not_let_go_or_not_there_is_said(aws_emulator, machines, volume):
     ec2 = aws_emulator.client("ec2")
-    claim_volume(ec2, instance=machines[0], sleep=lambda _: None, **NODE)
+    claim_of_node(ec2, instance=machines[0], sleep=lambda _: None)
     with pytest.raises(FatalError, match=f"{volume} of node-1 is still attached to {machines[0]} after 0 s"):
-        claim_volume(ec2, instance=machines[1], limit_seconds=0, sleep=lambda _: None, **NODE)
+        claim_of_node(ec2, instance=machines[1], limit_seconds=0, sleep=lambda _: None)
     with pytest.raises(ConfigurationError, match="0 volumes have the tags"):
         claim_volume(ec2, instance=machines[1], environment="here", node="node-2")
 
