@@ -211,6 +211,8 @@ PROGRAMS: Final[Mapping[str, Program]] = {
                 (f"{_ARN}:iam::${{AWS::AccountId}}:role/{_OURS}-*-job",),
                 {"StringEquals": {"iam:PassedToService": _JOB}},
             ),
+            # What the driver of an analyst's run printed becomes the log of the run.
+            _logs("emr", "s3:GetObject"),
             _logs("airflow", "s3:GetObject", "s3:PutObject"),
             # A worker that has a task protects itself from being scaled in.
             Statement(
