@@ -29,7 +29,16 @@ WORKS: Final = (
 )
 """What is made again and again, and leaves behind when it was made last."""
 DAGS: Final = (
-    *("anomalies", "backfill", "completeness", "count_pings", "dashboard", "drain", "expire_snapshots"),
+    *(
+        "anomalies",
+        "backfill",
+        "completeness",
+        "count_pings",
+        "dashboard",
+        "drain",
+        "expire_snapshots",
+        "fresh_aggregates",
+    ),
     *("housekeeping", "maintenance", "mapreduce", "ping_volumes", "reconcile", "replay"),
     *("scheduled_analyses", "stable_tables"),
 )
