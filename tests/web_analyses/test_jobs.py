@@ -317,3 +317,13 @@ def test_a_list_of_a_thousand_jobs_takes_less_than_300_ms_of_the_server(
     print(f"list of 1,000 jobs: {busy:.3f} s of processor time, {min(times):.3f} s until it is there")
     # What other work on the machine takes is not in the processor time.
     assert busy < LIST_MAX_SECONDS
+
+
+def test_the_api_describes_itself(ada: httpx.Client) -> None:
+    document = ada.get("/api/v1/openapi.json").json()
+    assert set(document["paths"]["/api/v1/analyses/jobs"]) == {"get", "post"}
+    assert {"/api/v1/analyses/try-it", "/api/v1/analyses/count"} <= set(document["paths"])
+    assert not any(path.startswith("/analyses") for path in document["paths"])
+    ids = [each["operationId"] for operations in document["paths"].values() for each in operations.values()]
+    assert len(set(ids)) == len(ids)
+    assert "get_job_api_v1_analyses_jobs_name" in ids

@@ -68,12 +68,14 @@ class AnalysesSection:
     @property
     def body_limits(self) -> Mapping[str, int]:
         """Forms and requests that carry the code of a job."""
-        return dict.fromkeys((f"{START}/jobs", f"{START}/try-it", API), self._settings.upload_max_bytes)
+        forms = (f"{START}/jobs", f"{START}/try-it", f"{START}/count")
+        return dict.fromkeys((*forms, API), self._settings.upload_max_bytes)
 
     def router(self, layout: Layout) -> APIRouter:
         """Return the routes of pages and API."""
-        router = log_in_router(
-            self._visitors, self._access, self._users, self._open_id, self._service, layout
+        router = APIRouter()
+        router.include_router(
+            log_in_router(self._visitors, self._access, self._users, self._open_id, self._service, layout)
         )
         router.include_router(account_router(self._visitors, self._access, self._service, layout))
         router.include_router(job_router(self._service, self._visitors, layout))
