@@ -20,7 +20,7 @@
 - `deploy`: what another machine needs to run this code.
 
 Beside the rooms are the modules that every room may use: `settings`, `failures`, `columns`, `units`,
-`project_files` and `numba_options`.
+`notices`, `project_files` and `numba_options`.
 
 The core imports none of the other packages of this project. Which room may import which is the contract
 "The rooms of the core are layers" in `pyproject.toml`. `raw`, `storage` and the modules beside the rooms

@@ -4,33 +4,25 @@ Whom to tell, and of what, is in the job as it is when the run ends: who does no
 edits the job. Before anything is sent, a mark is written on the condition that there is none, so that of
 several processes that see the end of a run one tells of it.
 
-A mail goes to each address by itself. A web hook is called at an address that was looked at before: analysts
-name hooks, and this process can reach what they cannot.
+A mail goes to each address by itself; `telemetry_lake.notices` sends it.
 """
 
-import hashlib
-import ipaddress
 import logging
-import smtplib
-import socket
-import ssl
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 from functools import partial
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
-import httpx
 from pydantic import AwareDatetime, Field
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from telemetry_lake.analysis_jobs.documents import Job, Notify, NotifyOn, Outcome, RunRequest, RunState
 from telemetry_lake.analysis_jobs.run import page_in_service
 from telemetry_lake.analysis_jobs.store import JobNotFound, JobStore
 from telemetry_lake.failures import TelemetryLakeError
-from telemetry_lake.settings import MailSecurity, Settings
+from telemetry_lake.notices import NOT_SENT, call_hook, receiver_digest, send_mail, shown_hook
+from telemetry_lake.settings import Settings
 from telemetry_lake.storage.object_keys import notified_key
 from telemetry_lake.storage.records import Record, RecordStore
 
@@ -43,7 +35,6 @@ _HAS_ENDED: Final = {
     NotifyOn.SUCCESS: "succeeded",
     NotifyOn.RECOVERY: "succeeded again",
 }
-_PERMANENT: Final = range(500, 600)
 
 _log = logging.getLogger(__name__)
 
@@ -54,10 +45,6 @@ class Notified(Record):
     at: AwareDatetime
     told: Annotated[int, Field(ge=0)] = 0
     problems: tuple[str, ...] = ()
-
-
-class NotTold(Exception):
-    """A mail or a call of a hook failed, and trying again cannot help."""
 
 
 class Notifier:
@@ -89,7 +76,7 @@ class Notifier:
             try:
                 send()
                 told += 1
-            except (NotTold, OSError, smtplib.SMTPException, httpx.HTTPError, ValueError) as error:
+            except NOT_SENT as error:
                 problems.append(f"{whom}: {type(error).__name__}: {error}"[:500])
                 _log.warning("%s is not told of the end of %s: %s", whom, request.run_id, error)
         done = Notified(at=datetime.now(UTC), told=told, problems=tuple(problems))
@@ -103,59 +90,12 @@ class Notifier:
         mail = self._settings.mail
         for address in dict.fromkeys(job.notify.mails):
             message = mail_of(mail.sender, address, job, request, outcome, event, page)
-            again = _retrying(mail.max_attempts, mail.retry_wait_seconds)
-            yield address, partial(again, self._send_mail, message)
+            yield address, partial(send_mail, mail, message)
         hooks = self._settings.webhooks
         content = hook_of(request, outcome, event, page)
         for url in dict.fromkeys(job.notify.webhooks):
-            # The rest of the address may be the secret that opens it.
-            again = _retrying(hooks.max_attempts, hooks.retry_wait_seconds)
-            yield f"the web hook at {urlsplit(url).hostname}", partial(again, self._call_hook, url, content)
-
-    def _send_mail(self, message: EmailMessage) -> None:
-        mail = self._settings.mail
-        if mail.host is None:
-            raise NotTold("no mail server is configured (TELEMETRY_LAKE_MAIL__HOST)")
-        trusted = ssl.create_default_context()
-        if mail.certificates_file is not None:
-            trusted.load_verify_locations(mail.certificates_file)
-        if mail.security is MailSecurity.TLS:
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(
-                mail.host, mail.port, timeout=mail.timeout_seconds, context=trusted
-            )
-        else:
-            connection = smtplib.SMTP(mail.host, mail.port, timeout=mail.timeout_seconds)
-        with connection:
-            if mail.security is MailSecurity.STARTTLS:
-                # Without a context, no certificate would be looked at.
-                connection.starttls(context=trusted)
-            if mail.user is not None and mail.password is not None:
-                connection.login(mail.user, mail.password.get_secret_value())
-            connection.send_message(message)
-
-    def _call_hook(self, url: str, content: dict[str, Any]) -> None:
-        hooks = self._settings.webhooks
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        address = allowed_address(host, port, allow_private=hooks.allow_private_addresses)
-        shown = f"[{address}]" if ":" in address else address
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        with httpx.Client(timeout=hooks.timeout_seconds, trust_env=False, follow_redirects=False) as client:
-            # The address that was looked at is the one that is called: a name may be another one next time.
-            request = client.build_request(
-                "POST",
-                f"{parts.scheme}://{shown}:{port}{path}",
-                headers={"Host": parts.netloc, "Idempotency-Key": f"{content['run']}/{content['event']}"},
-                json=content,
-                extensions={"sni_hostname": host},
-            )
-            answer = client.send(request, stream=True)
-            answer.close()
-        if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            raise httpx.TransportError(f"it answers {answer.status_code}")
-        if not answer.is_success:
-            raise NotTold(f"it answers {answer.status_code}")
+            key = f"{content['run']}/{content['event']}"
+            yield shown_hook(url), partial(call_hook, hooks, url, content, idempotency_key=key)
 
 
 def event_of(notify: Notify, state: RunState, previous: RunState | None) -> NotifyOn | None:
@@ -180,7 +120,7 @@ def mail_of(
     message["From"], message["To"] = sender, address
     message["Subject"] = f"[telemetry] {job.name} {_HAS_ENDED[event]}"
     message["Date"] = format_datetime(outcome.ended_at)
-    message["Message-ID"] = f"<{request.run_id}.{event}.{_digest(address)}@telemetry-lake>"
+    message["Message-ID"] = f"<{request.run_id}.{event}.{receiver_digest(address)}@telemetry-lake>"
     message["Auto-Submitted"] = "auto-generated"
     lines = [
         f"The job {job.name} of {job.owner} {_HAS_ENDED[event]}.",
@@ -213,44 +153,3 @@ def hook_of(request: RunRequest, outcome: Outcome, event: NotifyOn, page: str | 
         "error": outcome.error[:ERROR_MAX_CHARACTERS] if outcome.error else None,
         "page": page,
     }
-
-
-def allowed_address(host: str, port: int, *, allow_private: bool) -> str:
-    """Return an address of a host that may be called.
-
-    Raises NotTold when it has one that is private, and OSError when it has none.
-    """
-    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    for address in found:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-        inner = getattr(parsed, "ipv4_mapped", None) or parsed
-        if not allow_private and (not inner.is_global or inner.is_multicast):
-            raise NotTold(
-                "it is in a private network, or on this machine, where hooks are not called "
-                "(TELEMETRY_LAKE_WEBHOOKS__ALLOW_PRIVATE_ADDRESSES)"
-            )
-    return found[0]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _retrying(max_attempts: int, wait_seconds: float) -> Retrying:
-    return Retrying(
-        retry=retry_if_exception(_may_pass),
-        stop=stop_after_attempt(max_attempts),
-        wait=wait_exponential(multiplier=wait_seconds, max=60),
-        reraise=True,
-    )
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Return whether the same mail or call may work later."""
-    if isinstance(error, ssl.SSLCertVerificationError | NotTold | smtplib.SMTPNotSupportedError):
-        return False
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return all(code not in _PERMANENT for code, _ in error.recipients.values())
-    if isinstance(error, smtplib.SMTPResponseException):
-        return error.smtp_code not in _PERMANENT
-    return isinstance(error, OSError | smtplib.SMTPException | httpx.TransportError)

@@ -30,14 +30,13 @@ from telemetry_lake.analysis_jobs.documents import (
 from telemetry_lake.analysis_jobs.notify import (
     Notified,
     Notifier,
-    NotTold,
-    allowed_address,
     event_of,
     mail_of,
 )
 from telemetry_lake.analysis_jobs.people import Person
 from telemetry_lake.analysis_jobs.store import JobStore
 from telemetry_lake.mapreduce.form import AnalysisRequest
+from telemetry_lake.notices import NotTold, allowed_address
 from telemetry_lake.settings import MailSettings, Settings, WebhookSettings
 from telemetry_lake.storage.object_keys import notified_key
 from telemetry_lake.storage.records import RecordStore
