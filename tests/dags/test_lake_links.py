@@ -1,4 +1,4 @@
-"""Links into the lake lead somewhere, or are not shown.."""
+"""Links into the lake lead somewhere, or are not shown."""
 
 from types import SimpleNamespace
 from typing import Any
