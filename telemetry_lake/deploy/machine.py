@@ -12,14 +12,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from telemetry_lake.failures import ConfigurationError, FatalError, TelemetryLakeError
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
 
 ENVIRONMENT_TAG: Final = "telemetry-lake:environment"
 NODE_TAG: Final = "telemetry-lake:node"
@@ -34,7 +31,7 @@ METADATA_TIMEOUT_SECONDS: Final = 5
 
 
 def claim_volume(
-    ec2: "EC2Client",
+    ec2: Any,
     *,
     environment: str,
     node: str,
@@ -53,7 +50,7 @@ def claim_volume(
     ]
     deadline = time.monotonic() + limit_seconds
     while True:
-        volumes = ec2.describe_volumes(Filters=filters)["Volumes"]  # type: ignore[arg-type]
+        volumes = ec2.describe_volumes(Filters=filters)["Volumes"]
         if len(volumes) != 1:
             raise ConfigurationError(
                 f"{len(volumes)} volumes have the tags {ENVIRONMENT_TAG}={environment}, {NODE_TAG}={node}: "
@@ -62,7 +59,7 @@ def claim_volume(
         (volume,) = volumes
         holders = [held["InstanceId"] for held in volume["Attachments"] if held["State"] != "detached"]
         if holders == [instance]:
-            return volume["VolumeId"]
+            return str(volume["VolumeId"])
         if volume["State"] == "available" and not holders:
             ec2.attach_volume(VolumeId=volume["VolumeId"], InstanceId=instance, Device=DEVICE)
         elif time.monotonic() > deadline:

@@ -96,6 +96,13 @@ def test_values_that_no_template_asks_for_are_found(templates):
     assert "mine.json gives RawBucket, an output of a stack" in found
 
 
+def test_the_page_explains_every_parameter_that_is_not_an_output(templates):
+    page = (PROJECT_ROOT / "docs" / "provisioning.md").read_text()
+    outputs = {name for template in templates.values() for name in template.get("Outputs", {})}
+    asked = {name for template in templates.values() for name in template["Parameters"]} - outputs
+    assert {name for name in asked if f"`{name}`" not in page} == set()
+
+
 def test_the_scripts_of_machines_are_in_the_templates_as_they_are():
     joined = set()
     for path in TEMPLATES.glob("*.yaml"):
