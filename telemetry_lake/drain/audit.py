@@ -28,10 +28,11 @@ from telemetry_lake.drain.audit_frames import (
     document_types_frame,
     read_staged_rows,
     refused_percents,
+    row_counts,
     subjects_of,
 )
 from telemetry_lake.drain.batch import ClaimedBatch, Member, StagedPart
-from telemetry_lake.drain.ledger import AuditOutcome, Ledger, Waiver
+from telemetry_lake.drain.ledger import AuditOutcome, Ledger, RowCount, Waiver
 from telemetry_lake.failures import GateAlarm, GateFailed, RetriableError
 from telemetry_lake.tables.batch_checks import run_checks
 from telemetry_lake.tables.checks import CheckResults, Severity, failures_first
@@ -57,8 +58,8 @@ class Audit(CheckResults):
         """Whether the batch passed, or its gates were waived."""
         return self.passed or self.waived is not None
 
-    def outcome(self) -> AuditOutcome:
-        """Return the outcome, for the list of audits."""
+    def outcome(self, counts: tuple[RowCount, ...]) -> AuditOutcome:
+        """Return the outcome, with the counts of rows, for the list of audits."""
         return AuditOutcome(
             may_be_published=self.may_be_published,
             waived=self.waived is not None,
@@ -66,6 +67,7 @@ class Audit(CheckResults):
             alarms=len(self.failures(Severity.ALARM)),
             warned=len(self.failures(Severity.WARN)),
             rows=self.rows,
+            counts=counts,
         )
 
     def lines(self) -> list[str]:
@@ -115,7 +117,7 @@ def validate(
     rows = read_staged_rows(catalog, [file for part in parts for file in part.files])
     named = NamedTypes(named_types, ledger.usual_shares())
     audit = judge(batch.batch_id, rows, parts, members, ledger.waiver(batch.batch_id), named)
-    ledger.put_audit(batch.batch_id, audit, audit.outcome(), at)
+    ledger.put_audit(batch.batch_id, audit, audit.outcome(row_counts(rows, named)), at)
     for line in audit.lines():
         _log.info("%s", line)
     if not audit.may_be_published:

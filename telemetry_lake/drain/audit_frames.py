@@ -19,11 +19,13 @@ from telemetry_lake.columns import (
     DOCUMENT_TYPE,
     ERROR_TYPE,
     NAMESPACE,
+    NORMALIZED_CHANNEL,
     RAW_OBJECT,
     RAW_OBJECT_POSITION,
     SUBMISSION_TIMESTAMP,
 )
 from telemetry_lake.drain.batch import Member
+from telemetry_lake.drain.ledger import RowCount
 from telemetry_lake.drain.usual_shares import UsualShares
 from telemetry_lake.failures import ErrorType
 from telemetry_lake.tables.batch_checks import Subject
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 RATIO_MIN_PINGS: Final = 100
 """A share of fewer pings means nothing."""
 FILES_AT_ONCE: Final = 8
+COUNTED_GROUPS_MAX: Final = 500
+"""The most groups of rows of a batch that are counted: clients can invent any number of types."""
 
 _NEVER_READ: Final = frozenset({DOCUMENT, BODY})
 _NESTED: Final = frozenset({"struct", "list", "map"})
@@ -166,6 +170,29 @@ def document_types_frame(rows: StagedRows, named: NamedTypes) -> "pd.DataFrame":
         .with_columns(above_usual=(pl.col("refused_percent") - pl.col("usual_percent")).fill_null(0.0))
         .sort(kind)
         .to_pandas()
+    )
+
+
+def row_counts(rows: StagedRows, named: NamedTypes) -> tuple[RowCount, ...]:
+    """Return how many rows there are by type, channel and error; named types first, then large groups."""
+    names = pl.DataFrame(
+        sorted(named.names), schema={NAMESPACE: pl.String, DOCUMENT_TYPE: pl.String}, orient="row"
+    ).with_columns(is_named=pl.lit(value=True))
+    group = [NAMESPACE, DOCUMENT_TYPE, NORMALIZED_CHANNEL, ERROR_TYPE]
+    counted = (
+        _both(rows, group)
+        .group_by(group)
+        .agg(rows=pl.len())
+        .join(names, on=[NAMESPACE, DOCUMENT_TYPE], how="left")
+        .sort("is_named", "rows", *group, descending=[False, True, *(False for _ in group)], nulls_last=True)
+        .head(COUNTED_GROUPS_MAX)
+        .select(*group, "rows")
+    )
+    return tuple(
+        RowCount(
+            namespace=namespace, document_type=document_type, channel=channel, error_type=error, rows=count
+        )
+        for namespace, document_type, channel, error, count in counted.iter_rows()
     )
 
 

@@ -52,6 +52,19 @@ class Claim(Record):
     batch_id: str
 
 
+class RowCount(Record):
+    """How many rows of a batch have these values; those of `live.rejected_pings` have an `error_type`.
+
+    Names are as clients sent them, and None where a ping did not say.
+    """
+
+    namespace: str | None
+    document_type: str | None
+    channel: str | None = None
+    error_type: str | None = None
+    rows: int
+
+
 class AuditOutcome(Record):
     """The result of an audit; `failed` and `warned` count checks by severity, `rows` are by table."""
 
@@ -61,6 +74,9 @@ class AuditOutcome(Record):
     alarms: int = 0
     warned: int
     rows: dict[str, int]
+    counts: tuple[RowCount, ...] = ()
+    """The rows by type, channel and error, for the metrics. Where there are very many types, those that no
+    schema names are left out."""
 
 
 class Attempt(Record):

@@ -311,6 +311,11 @@ def key_part_of_time(at: datetime) -> str:
     return at.astimezone(UTC).strftime(_AUDITED_FORMAT).partition("/")[2]
 
 
+def audit_key_from(at: datetime) -> str:
+    """Return what sorts before the keys of all entries about audits made at the aware time `at` or later."""
+    return f"{AUDIT_PREFIX}{at.astimezone(UTC).strftime(_AUDITED_FORMAT)}"
+
+
 def audit_entry_prefix(day: date) -> str:
     """Return what the keys of the entries about all audits of one UTC day start with."""
     return f"{AUDIT_PREFIX}{day.isoformat()}/"

@@ -206,10 +206,16 @@ class ObjectStore:
                 raise ObjectTooLarge(f"s3://{bucket}/{key} has {size:,} bytes, of at most {max_bytes:,}")
             yield answer["Body"]
 
-    def list_objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
-        """Yield every object whose key starts with `prefix`, in the order of their keys."""
+    def list_objects(self, bucket: str, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
+        """Yield every object whose key starts with `prefix` and sorts behind `after`, in their order."""
         with aws_failures(f"listing s3://{bucket}/{prefix}"):
-            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            paginator = self._s3.get_paginator("list_objects_v2")
+            pages = (
+                paginator.paginate(Bucket=bucket, Prefix=prefix, StartAfter=after)
+                if after
+                else paginator.paginate(Bucket=bucket, Prefix=prefix)
+            )
+            for page in pages:
                 for item in page.get("Contents", []):
                     yield StoredObject(item["Key"], item["Size"], item["LastModified"], item["ETag"])
 
