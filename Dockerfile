@@ -16,7 +16,7 @@ RUN mkdir -p /usr/share/man/man1 \
 # The folders below are where named volumes are mounted: a new volume takes over the folder's owner.
 RUN groupadd --gid 10001 lake \
     && useradd --uid 10001 --gid lake --no-create-home --home-dir /var/lib/telemetry_lake --shell /usr/sbin/nologin lake \
-    && for folder in airflow/logs analyses dashboard elasticmq histogram_definitions seaweedfs spool; do \
+    && for folder in airflow/logs analyses dashboard elasticmq histogram_definitions monitoring seaweedfs spool; do \
         mkdir -p "/var/lib/telemetry_lake/$folder"; \
     done \
     && chown -R lake:lake /var/lib/telemetry_lake
@@ -87,3 +87,19 @@ USER haproxy
 # Finishes the requests that are under way.
 STOPSIGNAL SIGUSR1
 CMD ["haproxy", "-W", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+
+FROM ${DEBIAN_IMAGE} AS prometheus-local
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends prometheus \
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -o prometheus -g prometheus -m 750 /prometheus
+USER prometheus
+ENTRYPOINT ["prometheus"]
+
+FROM ${DEBIAN_IMAGE} AS alertmanager-local
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends prometheus-alertmanager \
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -o prometheus -g prometheus -m 750 /alertmanager
+USER prometheus
+ENTRYPOINT ["prometheus-alertmanager"]

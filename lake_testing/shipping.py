@@ -75,7 +75,7 @@ def ship(settings: Settings, *, objects: int = 1, good: int = 3, bad: int = 0, s
 def ship_pings(
     settings: Settings, pings: Sequence[RawPing], *, first: datetime = MORNING, send: bool = True
 ) -> IndexMessage:
-    """Ship one raw object of these pings, of the date of `first`."""
+    """Ship one raw object of these pings, none of which is older than `first`."""
     segment = uuid.uuid4().hex
     last = max(ping.submission_timestamp for ping in pings)
     body = write_raw_object(pings, Promise(len(pings), first, last, "node-1", segment))

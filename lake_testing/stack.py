@@ -61,6 +61,7 @@ POLL_SECONDS: Final = 0.05
 STACK_PORTS: Final = (
     *("S3", "CATALOG", "SQS", "POSTGRES", "AIRFLOW", "WEB", "BALANCER", "NODE_1", "NODE_2"),
     *("NODE_1_PRIVATE", "NODE_2_PRIVATE"),
+    *("EXPORTER", "PROMETHEUS", "ALERTMANAGER"),
     "SEAWEEDFS_INTERNAL",
 )
 """The last one stands for several in a row."""

@@ -42,6 +42,9 @@ class StackVariables(BaseSettings):
     postgres_port: Port = 5433
     airflow_port: Port = 8080
     web_port: Port = 8050
+    exporter_port: Port = 9108
+    prometheus_port: Port = 9090
+    alertmanager_port: Port = 9093
     balancer_port: Port = 8000
     node_1_port: Port = 8001
     node_2_port: Port = 8002
@@ -51,6 +54,8 @@ class StackVariables(BaseSettings):
     fleet_pings_per_second: Annotated[float, Field(gt=0)] = 5
     balancer: Balancer | None = None
     """Without a value, whichever is installed."""
+    prometheus: bool | None = None
+    """Whether Prometheus and Alertmanager run; without a value, where both are installed."""
     database: Database | None = None
     """Without a value, PostgreSQL where it is installed and can be run."""
 
@@ -91,6 +96,8 @@ class StackConfiguration(BaseModel):
     database_reason: str
     """Why it is this one, for `status`."""
     balancer: Balancer
+    prometheus: bool = False
+    """Whether Prometheus and Alertmanager run."""
     fleet: bool
     foreground: bool
     """Started by `run`, and meant to end with it."""

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from local_stack.airflow import ADMIN
 from local_stack.configuration import Balancer
+from local_stack.monitoring import ALERTMANAGER, EXPORTER, PROMETHEUS, PROMETHEUS_PACKAGES
 from local_stack.plan import Plan
 from local_stack.web_pages import WEB
 
@@ -81,12 +82,21 @@ def places_to_go(plan: Plan) -> list[tuple[str, str]]:
             f"{configuration.database} ({configuration.database_reason})",
             "airflow-api-server",
         ),
+        ("metrics", plan.monitoring.exporter_url, EXPORTER),
+        ("Prometheus", plan.monitoring.prometheus_url, PROMETHEUS),
+        ("Alertmanager", plan.monitoring.alertmanager_url, ALERTMANAGER),
         ("S3", plan.s3.s3_url, "seaweedfs"),
         ("Iceberg catalog", plan.s3.catalog_url, "seaweedfs"),
         ("SQS", plan.sqs.url, "elasticmq"),
     ]
+    without = (
+        []
+        if configuration.prometheus or EXPORTER not in names
+        else [("Prometheus", f"does not run here: apt-get install {' '.join(PROMETHEUS_PACKAGES)}")]
+    )
     return [
         *((name, value) for name, value, program in places if program in names),
+        *without,
         ("settings and keys", str(plan.layout.env_file)),
         ("logs", str(plan.layout.logs)),
     ]

@@ -31,7 +31,7 @@ def lake_environment(
     """`TELEMETRY_LAKE_…` for the object store, the queue and the catalog, with the keys of `roles`.
 
     `trusted_proxies` balancers stand before the ingest nodes, and Spark jobs run with `job_niceness`. Only
-    who acts as the analysis service gets the password of Airflow. Never log it.
+    who acts as the analysis service or the monitor gets the password of Airflow. Never log it.
     """
     roles = tuple(roles)
     s3_properties = {"s3.endpoint": s3.s3_url, "s3.path-style-access": "true"}
@@ -48,7 +48,7 @@ def lake_environment(
     analyses: dict[str, str] = {}
     if service is not None:
         analyses["TELEMETRY_LAKE_ANALYSIS__SERVICE_URL"] = service.url
-    if service is not None and Role.ANALYSES in roles:
+    if service is not None and not {Role.ANALYSES, Role.MONITOR}.isdisjoint(roles):
         analyses |= {
             "TELEMETRY_LAKE_AIRFLOW__URL": service.airflow_url,
             "TELEMETRY_LAKE_AIRFLOW__USER": service.airflow_user,

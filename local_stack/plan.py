@@ -17,6 +17,7 @@ from local_stack.fleet import FLEET, fleet_program
 from local_stack.ingest_nodes import IngestNode
 from local_stack.lake_environment import AnalysisService, env_file_text, lake_environment
 from local_stack.layout import Layout
+from local_stack.monitoring import EXPORTER, Monitoring, installed_prometheus
 from local_stack.postgres import Postgres, choose_database, find_binaries, unprivileged_user
 from local_stack.program import Program, Step
 from local_stack.seaweedfs import SeaweedFs
@@ -41,6 +42,7 @@ ROLES: Final[Mapping[str, tuple[Role, ...]]] = {
     DAG_PROCESSOR: (),
     CLEANING: (),
     TRIGGERER: (Role.DOORBELL,),
+    EXPORTER: (Role.MONITOR,),
     # Its tasks are processes of the same user: each acts as what it is.
     SCHEDULER: (
         *(Role.DRAIN, Role.JOBS, Role.MAINTENANCE, Role.ANALYST, Role.SCRIPT),
@@ -67,6 +69,7 @@ class Plan:
     ingest_url: str
     airflow_url: str
     pages: WebPages
+    monitoring: Monitoring
 
     @property
     def programs(self) -> list[Program]:
@@ -101,6 +104,7 @@ def detect(
         database=database,
         database_reason=reason,
         balancer=variables.balancer or installed_balancer(),
+        prometheus=installed_prometheus() if variables.prometheus is None else variables.prometheus,
         fleet=fleet,
         foreground=foreground,
         only=only,
@@ -128,7 +132,11 @@ def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
         log_file=layout.log(WEB),
         node_urls=tuple(node.private_url for node in nodes),
     )
-    users: list[Item] = [_tables(layout), *edge, pages.program(after=("seaweedfs",)), *airflow_items]
+    monitoring = _monitoring(layout, variables, nodes)
+    users: list[Item] = [
+        *(_tables(layout), *edge, pages.program(after=("seaweedfs",)), *airflow_items),
+        monitoring.exporter(after=("seaweedfs", "elasticmq")),
+    ]
     environment = partial(
         lake_environment,
         s3,
@@ -143,6 +151,8 @@ def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
         ),
     )
     items: list[Item] = [*services, *(_with_keys(item, layout, environment) for item in users)]
+    if configuration.prometheus:
+        items += monitoring.servers()
     if configuration.fleet:
         items.append(_fleet(layout, variables, target_url=ingest_url, after=(edge[-1].name,)))
     selected = _needed_by(items, configuration.only) if configuration.only else items
@@ -157,6 +167,7 @@ def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
         ingest_url=ingest_url,
         airflow_url=airflow.url,
         pages=pages,
+        monitoring=monitoring,
     )
 
 
@@ -294,6 +305,17 @@ def _airflow(
         airflow.programs(database=(*database, *_names(migration)), after=("elasticmq", CREATE_TABLES))
     )
     return airflow, items
+
+
+def _monitoring(layout: Layout, variables: StackVariables, nodes: tuple[IngestNode, ...]) -> Monitoring:
+    return Monitoring(
+        exporter_port=variables.exporter_port,
+        prometheus_port=variables.prometheus_port,
+        alertmanager_port=variables.alertmanager_port,
+        nodes=nodes,
+        layout=layout,
+        project_root=PROJECT_ROOT,
+    )
 
 
 def _fleet(layout: Layout, variables: StackVariables, *, target_url: str, after: tuple[str, ...]) -> Program:

@@ -58,6 +58,8 @@ class Role(StrEnum):
     """The analysis service: its pages and command, and the tasks that prepare and settle its runs."""
     MAINTENANCE = "maintenance"
     """What creates, compacts and cleans tables."""
+    MONITOR = "monitor"
+    """The exporter of metrics, which looks and changes nothing."""
 
 
 class AccessKey(_Group):
@@ -543,6 +545,31 @@ class AirflowSettings(_Group):
     """The pause after a first failed attempt; it doubles with each one that follows."""
 
 
+class PriceSettings(_Group):
+    """What things cost, in dollars, for the estimate of a day's cost; by default, list prices of 2026."""
+
+    machines_day: Annotated[float, Field(ge=0)] = 0
+    """All machines together, for a day: nodes, balancer, drain, Airflow and its database."""
+    storage_gib_month: Annotated[float, Field(ge=0)] = 0.023
+    storage_writes_thousand: Annotated[float, Field(ge=0)] = 0.005
+    storage_reads_thousand: Annotated[float, Field(ge=0)] = 0.0004
+    queue_requests_million: Annotated[float, Field(ge=0)] = 0.40
+    traffic_gib: Annotated[float, Field(ge=0)] = 0.008
+    """What the balancer asks for each GiB that arrives."""
+
+
+class MonitoringSettings(_Group):
+    """The exporter of metrics. See docs/metrics.md."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9108
+    state_directory: Path = PROJECT_ROOT / ".local" / "monitoring"
+    """Where the exporter keeps its counters, so that they go on after it was started again."""
+    raw_kept_days: PositiveInt = 30
+    """How long raw objects are kept, for the estimate of what storing them costs."""
+    prices: PriceSettings = PriceSettings()
+
+
 class Settings(BaseSettings):
     """Everything that differs between two places where the lake runs."""
 
@@ -567,6 +594,7 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     backfill: BackfillSettings = BackfillSettings()
     web: WebSettings = WebSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
 
     def acting_as(self, role: Role) -> Self:
         """Return the settings of a process that acts as `role`, without the keys of other roles.

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
 
 _DAYS_AGO: Final = {"today": 0, "yesterday": 1}
 

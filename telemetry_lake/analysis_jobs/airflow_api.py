@@ -24,6 +24,8 @@ NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 BUSY: Final = frozenset({429, 500, 502, 503, 504})
 ANSWER_SHOWN_CHARACTERS: Final = 300
+STARTS_RUNS: Final = "runs are started"
+RIGHTS_TO_START: Final = f"the user needs to start runs of the DAG {DAG} and to change their state"
 
 
 class _Run(BaseModel):
@@ -49,13 +51,20 @@ class AirflowApi:
     Raises RetriableError when Airflow does not answer or is busy, and FatalError when it refuses.
     """
 
-    def __init__(self, settings: AirflowSettings) -> None:
-        """Raise ConfigurationError when the settings do not say where Airflow is."""
+    def __init__(
+        self, settings: AirflowSettings, *, what: str = STARTS_RUNS, needs: str = RIGHTS_TO_START
+    ) -> None:
+        """`what` goes through Airflow and `needs` rights there, both in words, for messages.
+
+        Raises ConfigurationError when the settings do not say where Airflow is.
+        """
         if settings.url is None or settings.user is None or settings.password is None:
             raise ConfigurationError(
-                "runs are started through Airflow: set TELEMETRY_LAKE_AIRFLOW__URL, "
+                f"{what} through Airflow: set TELEMETRY_LAKE_AIRFLOW__URL, "
                 "TELEMETRY_LAKE_AIRFLOW__USER and TELEMETRY_LAKE_AIRFLOW__PASSWORD"
             )
+        self._what = what
+        self._needs = needs
         self._settings = settings
         self._url = settings.url.rstrip("/")
         self._client = httpx.Client(timeout=settings.timeout_seconds)
@@ -85,6 +94,14 @@ class AirflowApi:
         except ValidationError as error:
             raise FatalError(f"Airflow at {self._url} answers what no Airflow 3 does: {error}") from error
         return AirflowRun(found.state, found.queued_at, found.start_date, found.end_date)
+
+    def get(self, path: str, **params: Any) -> dict[str, Any] | None:
+        """Return the answer to a question below `/api/v2/`; None when what is asked for does not exist."""
+        answer = self._request("GET", f"{self._url}/api/v2/{path}", params=params)
+        if answer.status_code == NOT_FOUND:
+            return None
+        _raise_unless_good(answer, f"asking for {path}")
+        return dict(answer.json())
 
     def cancel(self, run_id: str) -> None:
         """End a run; one that has ended, or that Airflow does not know, stays as it is."""
@@ -116,8 +133,7 @@ class AirflowApi:
             answer = self._send(method, url, headers={"Authorization": f"Bearer {token}"}, **request)
         if answer.status_code in (UNAUTHORIZED, FORBIDDEN):
             raise FatalError(
-                f"Airflow refuses {self._settings.user} what the analysis service needs ({_shown(answer)}): "
-                f"the user needs to start runs of the DAG {DAG} and to change their state"
+                f"Airflow refuses {self._settings.user} what is asked for ({_shown(answer)}): {self._needs}"
             )
         return answer
 
@@ -156,9 +172,10 @@ class AirflowApi:
             if attempt < self._settings.max_attempts:
                 time.sleep(wait)
                 wait *= 2
+        what_then = ". What was asked for is written down, and is done as soon as it answers"
         raise RetriableError(
-            f"Airflow at {self._url} does not answer: {problem}. What was asked for is written down, and is "
-            "done as soon as it answers"
+            f"Airflow at {self._url} does not answer: {problem}"
+            + (what_then if self._what == STARTS_RUNS else "")
         )
 
 

@@ -287,6 +287,10 @@ class Runs:
             machine_hours=sum(map(seconds_of_usage_key, keys)) / SECONDS_IN_HOUR,
         )
 
+    def open_count(self) -> int:
+        """Return how many runs have not ended."""
+        return len(self._open.all())
+
     def late(self, now: datetime) -> list[Late]:
         """Return what was due or asked for and has not begun, from the documents and not from Airflow."""
         limit = timedelta(minutes=self._settings.analysis.late_after_minutes)

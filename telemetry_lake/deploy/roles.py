@@ -26,6 +26,7 @@ from telemetry_lake.storage.object_keys import (
     BATCH_PREFIX,
     CLAIM_PREFIX,
     COMPLETENESS_KEY,
+    DASHBOARD_POINTER_KEY,
     DASHBOARD_PREFIX,
     DATE_AUDIT_PREFIX,
     DAY_PREFIX,
@@ -232,6 +233,26 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
         Objects(Bucket.LAKE, REPLAY_PREFIX, GET + DELETE),
         *(Listing(Bucket.LAKE, prefix) for prefix in (AUDIT_PREFIX, DATE_AUDIT_PREFIX, REPLAY_PREFIX)),
         Listing(Bucket.RAW),
+    ),
+    # It looks and changes nothing.
+    Role.MONITOR: (
+        # How many raw objects wait: their names and times, never a byte of them.
+        Listing(Bucket.RAW),
+        # To see that a record is not there is a right to list, which S3 gives for a whole bucket only.
+        Listing(Bucket.LAKE),
+        *(
+            Objects(Bucket.LAKE, key, GET)
+            for key in (
+                *(CLAIM_PREFIX, AUDIT_PREFIX, COMPLETENESS_KEY, RECONCILED_KEY, DASHBOARD_POINTER_KEY),
+                *(f"{BATCH_PREFIX}*/{name}.json" for name in ("manifest", "committed")),
+                f"{BACKFILL_PREFIX}*/manifest.json",
+                *(JOB_PREFIX, JOB_INDEX_KEY, LATEST_RUN_PREFIX, OPEN_RUN_PREFIX),
+                *(f"{ANALYSIS_RUN_PREFIX}*/{name}.json" for name in ("run", "progress", "outcome", "cancel")),
+            )
+        ),
+        Messages(Queue.INDEX, _LENGTH),
+        Messages(Queue.DEAD_LETTERS, _LENGTH),
+        Tables(("*",), (TableAction.READ,)),
     ),
 }
 """The table. Nobody may delete objects of the raw bucket, the ledger and the batches."""

@@ -6,7 +6,7 @@ Ages are counted when the page is asked for, so they also grow while nothing new
 from typing import Final
 
 from telemetry_lake.failures import ErrorType
-from telemetry_lake.monitoring.metric import Kind, Label, Metric, Unit
+from telemetry_lake.monitoring.metric import OTHER, Kind, Label, Metric, Unit
 
 PREFIX: Final = "telemetry_lake_"
 LABEL_SETS_MAX: Final = 500
@@ -20,6 +20,8 @@ SOURCES: Final = (
 QUEUES: Final = ("index", "dead_letters")
 MESSAGE_STATES: Final = ("waiting", "in_flight")
 BATCH_STAGES: Final = ("claimed", "converted", "held_back", "committed")
+CHANNELS: Final = ("release", "esr", "beta", "aurora", "nightly", OTHER)
+"""The update channels that people group by, as `normalized_channel` in live.pings has them."""
 RAW_OBJECT_STATES: Final = ("waiting", "claimed_lately", "claimed", "held_back")
 """Why a raw object is not finished, as `telemetry_lake.recovery.survey.State` has it."""
 DAY_STATES: Final = ("open", "complete")
@@ -129,7 +131,7 @@ BATCH_METRICS: Final = (
         "Falls or rises against the same hour of last week: see the anomalies; ask who released what.",
         _NAMESPACE,
         _DOCUMENT_TYPE,
-        Label("channel", bound="update channels of schemas/dimensions.json, else other; none without one"),
+        Label("channel", CHANNELS),
     ),
     _metric(
         "batches",
@@ -448,7 +450,7 @@ EXPORTER_METRICS_OF_ITSELF: Final = (
         "exporter_source_up",
         Kind.GAUGE,
         Unit.YES_OR_NO,
-        "Whether the last reading of a source succeeded; absent before the first one.",
+        "Whether the last reading of a source succeeded and is not too old; absent before the first one.",
         "0: the exporter's log says what the source answered. Its metrics keep their last figures for three "
         "intervals and are absent after that.",
         Label("source", SOURCES),

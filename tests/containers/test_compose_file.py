@@ -10,11 +10,13 @@ from types import ModuleType
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from local_stack.airflow import CLEANING
 from local_stack.airflow_cleaning import FAILED
 from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
 from local_stack.layout import Layout
+from local_stack.monitoring import ALERTMANAGER, EXPORTER, PROMETHEUS, PROMETHEUS_PACKAGES
 from local_stack.plan import Plan, make_plan
 from local_stack.program import LOOPBACK, Program
 from telemetry_lake.project_files import PROJECT_ROOT
@@ -54,19 +56,24 @@ FOLDERS: Final = {
     "cleaning": "/var/lib/telemetry_lake/airflow/cleaning",
 }
 FOLDERS_OF_THE_CONTAINER: Final = {"TELEMETRY_LAKE_CONVERSION__HISTOGRAM_DEFINITIONS_DIRECTORY"}
+OF_SOME: Final = ("_INGEST__", "_WEB__", "_AIRFLOW__", "_ANALYSIS__", "_MONITORING__")
+"""Groups of settings that only some services are given."""
 SETTINGS_FILE_VARIABLE: Final = "TELEMETRY_LAKE_ENV_FILE"
 SECRET_NAMES: Final = re.compile(r"PASSWORD|SECRET|_KEY|CREDENTIAL|TOKEN|CONN|PROPERTIES")
 ROLE_KEYS: Final = "TELEMETRY_LAKE_ROLE_KEYS"
 NOT_PUBLISHED: Final = "LOCAL_STACK_SQS_PORT"
 """ElasticMQ takes any key: only the services on its network reach it."""
 USERS_OF_A_NETWORK: Final = {
-    "edge": {"balancer", "ingest-node-1", "ingest-node-2", "client-fleet"},
+    "edge": {"balancer", "ingest-node-1", "ingest-node-2", "client-fleet", PROMETHEUS},
     "storage": {
         *("seaweedfs", "create-tables", "ingest-node-1", "ingest-node-2"),
-        *("airflow-api-server", "airflow-scheduler", "airflow-triggerer", "web"),
+        *("airflow-api-server", "airflow-scheduler", "airflow-triggerer", "web", EXPORTER),
     },
-    "queue": {"elasticmq", "ingest-node-1", "ingest-node-2", "airflow-triggerer", "airflow-scheduler"},
-    "airflow": {"postgres", "airflow-migrate", "airflow-cleaning", *AIRFLOW},
+    "queue": {
+        *("elasticmq", "ingest-node-1", "ingest-node-2", "airflow-triggerer", "airflow-scheduler", EXPORTER),
+    },
+    "airflow": {"postgres", "airflow-migrate", "airflow-cleaning", EXPORTER, *AIRFLOW},
+    "monitoring": {EXPORTER, PROMETHEUS, ALERTMANAGER},
 }
 
 
@@ -76,7 +83,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     # Nothing is started; the programs only have to be found.
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("haproxy", "initdb", "postgres", "java"):
+    for name in ("haproxy", "initdb", "postgres", "java", *PROMETHEUS_PACKAGES):
         (programs / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     return make_plan(
@@ -86,6 +93,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
             database=Database.POSTGRESQL,
             database_reason="",
             balancer=Balancer.HAPROXY,
+            prometheus=True,
             fleet=True,
             foreground=False,
         ),
@@ -168,9 +176,11 @@ def test_the_same_ports_are_published_and_on_loopback_only(stack: Plan, services
 def test_the_same_commands_are_run(stack: Plan, services: dict[str, Any]) -> None:
     api_server_script = (PROJECT_ROOT / "docker" / "airflow_api_server.sh").read_text()
     for item in stack.items:
-        if item.name not in services or item.command[0] != sys.executable:
+        # The exporter gives way to the start of the others, which Docker does not start at once.
+        arguments = item.command[3:] if item.command[0] == "nice" else item.command
+        if item.name not in services or arguments[0] != sys.executable:
             continue
-        expected = ["python", *item.command[1:]]
+        expected = ["python", *arguments[1:]]
         if item.name == "airflow-api-server":
             assert services[item.name]["command"] == ["docker/airflow_api_server.sh"]
             assert api_server_script.endswith(f"exec {' '.join(expected)}\n")
@@ -195,7 +205,7 @@ def test_every_service_of_ours_gets_the_settings_of_the_local_stack(
             for name, value in (
                 (name, as_seen_from_this_machine(value)) for name, value in environment.items()
             )
-            if not any(group in name for group in ("_INGEST__", "_WEB__", "_AIRFLOW__", "_ANALYSIS__"))
+            if not any(group in name for group in OF_SOME)
             and name not in FOLDERS_OF_THE_CONTAINER | {ROLE_KEYS}
         }
 
@@ -263,6 +273,32 @@ def test_the_web_pages_listen_outside_and_keep_their_copy_on_a_volume(
         "dashboard:/var/lib/telemetry_lake/dashboard",
         "analyses:/var/lib/telemetry_lake/analyses",
     ]
+
+
+def test_monitoring_is_set_up_as_in_the_local_stack(stack: Plan, services: dict[str, Any]) -> None:
+    programs = {program.name: program for program in stack.programs}
+    given = lake_environment(services[EXPORTER])
+    assert {name: value for name, value in given.items() if "_MONITORING__" in name} == {
+        **{name: value for name, value in programs[EXPORTER].environment.items() if "_MONITORING__" in name},
+        "TELEMETRY_LAKE_MONITORING__HOST": "0.0.0.0",
+        "TELEMETRY_LAKE_MONITORING__STATE_DIRECTORY": "/var/lib/telemetry_lake/monitoring",
+    }
+    for name in (PROMETHEUS, ALERTMANAGER):
+        flags = dict(flag.split("=", 1) for flag in services[name]["command"])
+        local = dict(flag.split("=", 1) for flag in programs[name].command[1:])
+        assert flags.keys() == local.keys()
+        differing = {flag for flag in flags if flags[flag] != local[flag].replace(LOOPBACK, "")}
+        assert differing <= {"--config.file", "--storage.tsdb.path", "--storage.path"}, name
+        [folder] = {value for flag, value in flags.items() if flag.startswith("--storage") and "/" in value}
+        assert f"{name}:{folder}" in services[name]["volumes"]
+
+
+def test_prometheus_asks_the_same_programs_as_in_the_local_stack(stack: Plan) -> None:
+    found = yaml.safe_load((PROJECT_ROOT / "docker" / "prometheus.yaml").read_text())
+    as_local = json.loads(re.sub(r"\b[a-z0-9-]+:(\d{4})\b", rf"{LOOPBACK}:\1", json.dumps(found)))
+    expected = dict(stack.monitoring.prometheus_configuration())
+    del expected["rule_files"], as_local["rule_files"]
+    assert as_local == expected
 
 
 def test_spools_and_databases_are_on_volumes_of_their_own(services: dict[str, Any]) -> None:
@@ -436,7 +472,10 @@ def test_every_secret_is_generated_once_and_kept_private(tmp_path: Path) -> None
     assert compose_file.required_variables() <= generated.keys()
     # A variable without a message of its own has one elsewhere, or a default.
     optional = compose_file.used_variables() - compose_file.required_variables()
-    assert optional == {"LAKE_IMAGE", "POSTGRES_IMAGE", "HAPROXY_IMAGE", "BASE_IMAGE"}
+    assert optional == {
+        *("LAKE_IMAGE", "POSTGRES_IMAGE", "HAPROXY_IMAGE", "BASE_IMAGE"),
+        *("PROMETHEUS_IMAGE", "ALERTMANAGER_IMAGE"),
+    }
     assert env_file.stat().st_mode & 0o777 == 0o600
     subprocess.run([MAKE_ENV, env_file], check=True, capture_output=True)
     assert env_file.read_text() == first
@@ -466,7 +505,7 @@ def test_images_are_pinned_and_the_dockerfile_agrees() -> None:
         image, _, tag = compose_file.default_of(service["image"]).rpartition(":")
         if image == "telemetry-lake/telemetry-lake":
             continue
-        assert re.match(r"\d+\.\d+", tag), f"{name}: {image}:{tag}"
+        assert re.match(r"v?\d+\.\d+", tag), f"{name}: {image}:{tag}"
     [build] = [service["build"] for service in written.values() if "build" in service]
     dockerfile = compose_file.DOCKERFILE.read_text()
     arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", dockerfile, flags=re.MULTILINE))
@@ -492,6 +531,7 @@ def test_the_image_runs_as_an_ordinary_user_and_bakes_in_no_network() -> None:
     assert users["telemetry-lake"] == ["lake"]
     assert users["postgres-local"] == ["postgres"]
     assert users["haproxy-local"] == ["haproxy"]
+    assert users["prometheus-local"] == users["alertmanager-local"] == ["prometheus"]
     assert not re.search(
         r"^(ARG|ENV).*(PROXY|INDEX_URL|PASSWORD|SECRET)", dockerfile, flags=re.MULTILINE | re.IGNORECASE
     )

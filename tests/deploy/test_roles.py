@@ -26,6 +26,7 @@ from telemetry_lake.deploy.roles import (
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.steps import drain_once, raise_if_unfinished
 from telemetry_lake.failures import AccessRefused
+from telemetry_lake.monitoring.exporter import exporter_of
 from telemetry_lake.query.lake import open_lake
 from telemetry_lake.recovery.replay_rejected import RejectedSelection, replay_rejected
 from telemetry_lake.settings import Role
@@ -68,6 +69,11 @@ PLACES: Final = {
     "usual shares": ("lake", object_keys.USUAL_SHARES_KEY),
     "completeness": ("lake", object_keys.COMPLETENESS_KEY),
     "reconciled": ("lake", object_keys.RECONCILED_KEY),
+    "pointer to cubes": ("lake", object_keys.DASHBOARD_POINTER_KEY),
+    "commits": ("lake", "batches/0123/committed.json"),
+    "staged": ("lake", "batches/0123/staged/0123.json"),
+    "backfill units": ("lake", "backfill/a/tallies/x.json"),
+    "runs' documents": ("lake", "analyses/runs/a/run.json"),
     "beside the lake": ("lake", "elsewhere"),
     "live files": ("warehouse", "live/pings/data/x.parquet"),
     "live metadata": ("warehouse", "live/pings/metadata/snap-1-0-6084178a-c942-47ce-98ac-461a300b014d.avro"),
@@ -76,10 +82,11 @@ PLACES: Final = {
 }
 _OF_THE_DRAIN: Final = (
     *("claims", "releases", "sent", "days", "settled", "batches", "replays", "live files", "live metadata"),
-    *("usual shares", "completeness", "reconciled"),
+    *("usual shares", "completeness", "reconciled", "commits", "staged"),
 )
 _OF_THE_ANALYSIS_SERVICE: Final = (
     *("runs", "scheduled", "jobs", "job index", "code", "latest runs", "usage", "events", "notified"),
+    "runs' documents",
 )
 MAY: Final[dict[Role, dict[str, str]]] = {
     Role.NODE: {"raw": "get put", "replayed": "get put"},
@@ -92,8 +99,8 @@ MAY: Final[dict[Role, dict[str, str]]] = {
     Role.DOORBELL: {"live metadata": "get"},
     Role.JOBS: {
         **dict.fromkeys(("live files", "live metadata", "stable files", "derived files"), "get put"),
-        "cubes": "get put delete",
-        **dict.fromkeys(("backfill", "backfill dates"), "get put"),
+        **dict.fromkeys(("cubes", "pointer to cubes"), "get put delete"),
+        **dict.fromkeys(("backfill", "backfill units", "backfill dates"), "get put"),
         "date audits": "put",
         "volumes": "put",
         "artifacts": "get",
@@ -101,7 +108,7 @@ MAY: Final[dict[Role, dict[str, str]]] = {
     Role.ANALYST: {
         **dict.fromkeys(("live files", "live metadata", "stable files", "derived files"), "get"),
         "artifacts": "get",
-        **dict.fromkeys(("runs", "scheduled", "scripts"), "get put"),
+        **dict.fromkeys(("runs", "runs' documents", "scheduled", "scripts"), "get put"),
         "code": "get",
     },
     Role.ANALYSES: {
@@ -111,7 +118,11 @@ MAY: Final[dict[Role, dict[str, str]]] = {
     },
     Role.SCRIPT: dict.fromkeys(("stable files", "derived files"), "get"),
     Role.WEB: dict.fromkeys(
-        ("audits", "date audits", "batches", "days", "cubes", "completeness", "volumes"), "get"
+        (
+            *("audits", "date audits", "batches", "commits", "staged", "days", "completeness"),
+            *("cubes", "pointer to cubes", "volumes"),
+        ),
+        "get",
     ),
     Role.MAINTENANCE: {
         **dict.fromkeys(("live files", "live metadata", "stable files", "derived files"), "get put delete"),
@@ -120,6 +131,13 @@ MAY: Final[dict[Role, dict[str, str]]] = {
         "replays": "get delete",
         "artifacts": "get",
     },
+    Role.MONITOR: dict.fromkeys(
+        (
+            *("claims", "audits", "batches", "commits", "completeness", "reconciled", "pointer to cubes"),
+            *("backfill", "jobs", "job index", "latest runs", "open runs", "runs' documents"),
+        ),
+        "get",
+    ),
 }
 ANALYSES: Final = tuple(
     f"analyses/{name}/"
@@ -153,6 +171,7 @@ MAY_LIST: Final[dict[Role, set[str]]] = {
         *("lake/audits/", "lake/date-audits/", "lake/batches/", "lake/ledger/days/", "lake/dashboard/"),
         "lake/monitoring/",
     },
+    Role.MONITOR: {"raw", "lake"},
     Role.MAINTENANCE: {"warehouse", "raw", "lake/audits/", "lake/date-audits/", "lake/replays/"},
 }
 
@@ -252,6 +271,7 @@ def test_a_role_may_use_the_catalog_as_it_needs(role, lake_of_roles):
         Role.JOBS: {"load", "commit"},
         Role.ANALYST: {"list", "load"},
         Role.SCRIPT: {"load"},
+        Role.MONITOR: {"load"},
         Role.MAINTENANCE: {"list", "load", "commit", "create"},
     }.get(role, set())
 
@@ -271,6 +291,19 @@ def test_the_programs_need_no_more_than_their_roles_have(lake_of_roles):
     with open_lake(lake_of_roles.of(Role.ANALYST)) as lake:
         assert lake.query("SELECT count(*) FROM live.rejected_pings").fetchone() == (1,)
         assert "live.pings" in lake.table_names()
+
+
+def test_the_exporter_needs_no_more_than_the_role_monitor_has(lake_of_roles, administrator, tmp_path):
+    for bucket, key in PLACES.values():  # what other tests have put there is no record
+        administrator.delete_object(Bucket=bucket, Key=key)
+    ship(lake_of_roles.of(Role.NODE), good=2, bad=1)
+    assert drain_once(lake_of_roles.of(Role.DRAIN)).failures == []
+    settings = lake_of_roles.of(Role.MONITOR)
+    kept = settings.monitoring.model_copy(update={"state_directory": tmp_path})
+    exporter = exporter_of(settings.model_copy(update={"monitoring": kept}))
+    for reading in exporter.readings:
+        reading.read()
+        assert reading.is_good, (reading.source.name, reading.problem)
 
 
 def test_every_place_of_the_lake_is_in_the_table_and_nothing_is_in_it_twice():

@@ -15,11 +15,13 @@ from lake_testing.stack import free_ports
 from local_stack.balancer import BalancerProcess, installed_balancer
 from local_stack.bring_up import needs_of
 from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
+from local_stack.display import places_to_go
 from local_stack.elasticmq import ElasticMq, queues_not_restored
 from local_stack.ingest_nodes import IngestNode
 from local_stack.lake_environment import env_file_text
 from local_stack.launch import describe
 from local_stack.layout import SOCKET_PATH_MAX_BYTES, Layout
+from local_stack.monitoring import ALERTMANAGER, PROMETHEUS, installed_prometheus
 from local_stack.plan import Plan, make_plan
 from local_stack.ports import check_ports_are_free
 from local_stack.program import LOOPBACK, Program, find_server, write_files
@@ -31,16 +33,24 @@ from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import ENV_FILE_VARIABLE, Role, load_settings
 
 
-def configuration(*, balancer: Balancer = Balancer.NONE, only: tuple[str, ...] = ()) -> StackConfiguration:
+def configuration(
+    *, balancer: Balancer = Balancer.NONE, prometheus: bool = False, only: tuple[str, ...] = ()
+) -> StackConfiguration:
     return StackConfiguration(
         variables=StackVariables(),
         database=Database.SQLITE,
         database_reason="a test says so",
         balancer=balancer,
+        prometheus=prometheus,
         fleet=True,
         foreground=True,
         only=only,
     )
+
+
+with_prometheus = pytest.mark.skipif(
+    not installed_prometheus(), reason="Debian's prometheus and prometheus-alertmanager are not installed"
+)
 
 
 @pytest.fixture
@@ -130,6 +140,7 @@ def test_a_program_gets_the_keys_of_its_roles_only(whole: Plan, layout: Layout) 
         **{node.name: {Role.NODE} for node in whole.nodes},
         "airflow-api-server": {Role.WEB},
         "airflow-triggerer": {Role.DOORBELL},
+        "metrics-exporter": {Role.MONITOR},
         "web": {Role.WEB, Role.ANALYSES, Role.SCRIPT},
         "airflow-scheduler": {
             *(Role.DRAIN, Role.JOBS, Role.MAINTENANCE, Role.ANALYST, Role.SCRIPT),
@@ -156,7 +167,46 @@ def test_a_secret_is_made_once(layout: Layout) -> None:
     assert secret(layout.secrets, "other") != first
 
 
-def test_every_program_listens_on_loopback(whole: Plan) -> None:
+@with_prometheus
+def test_prometheus_and_alertmanager_understand_their_configuration(layout: Layout) -> None:
+    plan = make_plan(layout, configuration(prometheus=True))
+    for name, check in (
+        (PROMETHEUS, ("promtool", "check", "config")),
+        (ALERTMANAGER, ("amtool", "check-config")),
+    ):
+        [program] = [program for program in plan.programs if program.name == name]
+        write_files(program)
+        [file] = [flag.partition("=")[2] for flag in program.command if flag.startswith("--config.file=")]
+        checked = subprocess.run([*check, file], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    targets = [
+        target
+        for job in plan.monitoring.prometheus_configuration()["scrape_configs"]
+        for group in job["static_configs"]
+        for target in group["targets"]
+    ]
+    assert sorted(targets) == sorted(
+        f"{LOOPBACK}:{port}"
+        for port in (plan.monitoring.exporter_port, *(node.private_port for node in plan.nodes))
+    )
+
+
+@with_prometheus
+def test_the_status_says_where_prometheus_is_or_how_to_get_it(layout: Layout) -> None:
+    with_it, without = (
+        dict(places_to_go(make_plan(layout, configuration(prometheus=prometheus))))
+        for prometheus in (True, False)
+    )
+    assert with_it["Prometheus"] == "http://127.0.0.1:9090"
+    assert with_it["Alertmanager"] == "http://127.0.0.1:9093"
+    assert with_it["metrics"] == without["metrics"] == "http://127.0.0.1:9108/metrics"
+    assert without["Prometheus"].endswith("apt-get install prometheus prometheus-alertmanager")
+    assert "Alertmanager" not in without
+
+
+@pytest.mark.parametrize("prometheus", [False, pytest.param(True, marks=with_prometheus)])
+def test_every_program_listens_on_loopback(prometheus: bool, layout: Layout) -> None:
+    whole = make_plan(layout, configuration(prometheus=prometheus))
     text = json.dumps(
         [(program.command, dict(program.environment)) for program in whole.programs], default=str
     )
@@ -225,7 +275,9 @@ def test_no_two_programs_want_the_same_port(layout: Layout) -> None:
     for balancer in (Balancer.NONE, installed_balancer()):
         ports = [
             port
-            for program in make_plan(layout, configuration(balancer=balancer)).programs
+            for program in make_plan(
+                layout, configuration(balancer=balancer, prometheus=installed_prometheus())
+            ).programs
             for port in program.ports
         ]
         assert len(ports) == len(set(ports))

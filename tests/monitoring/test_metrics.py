@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from build_tools.metrics_page import PAGE, page
 from ingest_server.counters import shared_counters
 from ingest_server.health import NodeMetrics
 from telemetry_lake.failures import ErrorType
@@ -79,3 +80,7 @@ def test_every_dag_is_listed() -> None:
     }
     assert len(ids) >= 14
     assert ids <= set(DAGS)
+
+
+def test_the_page_is_made_of_the_list() -> None:
+    assert PAGE.read_text() == page(), "run `python -m build_tools.metrics_page`"
