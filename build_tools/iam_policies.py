@@ -65,6 +65,8 @@ class Program:
     """Which service of AWS may give the role to what it runs."""
     roles: tuple[Role, ...] = ()
     further: tuple[Statement, ...] = ()
+    is_for_operators: bool = False
+    """Whether people of the account may take the role, too, as far as their own rights let them."""
 
     @property
     def is_machine(self) -> bool:
@@ -222,7 +224,10 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         ),
     ),
     "Maintenance": Program(
-        "commands of operators that create and clean tables, as tasks of ECS", _TASK, (Role.MAINTENANCE,)
+        "commands that create and clean tables, as tasks of ECS, and the deployer",
+        _TASK,
+        (Role.MAINTENANCE,),
+        is_for_operators=True,
     ),
     "PipelineJob": Program(
         "the lake's own Spark jobs, on EMR Serverless",
@@ -241,6 +246,9 @@ PROGRAMS: Final[Mapping[str, Program]] = {
 
 NAMED: Final[Mapping[str, str]] = {"PipelineJob": "pipeline-job", "AnalystJob": "analyst-job"}
 """Roles with names of their own: another role may pass them on, which it can only be allowed by name."""
+
+
+_FROM_HERE: Final = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
 def template() -> dict[str, Any]:
@@ -273,10 +281,17 @@ def template() -> dict[str, Any]:
         name: {"Type": "String", "Description": description} for name, description in _PARAMETERS.items()
     }
     parameters["Environment"]["AllowedPattern"] = "[a-z0-9]{2,12}"
+    parameters["OnAws"] = {
+        "Type": "String",
+        "Description": "no: roles can be taken by tests, which are no service of AWS.",
+        "AllowedValues": ["yes", "no"],
+        "Default": "yes",
+    }
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "Telemetry Lake: who may do what (generated; see docs/provisioning.md)",
         "Parameters": parameters,
+        "Conditions": {"IsOnAws": {"Fn::Equals": [{"Ref": "OnAws"}, "yes"]}},
         "Resources": resources,
         "Outputs": outputs,
     }
@@ -292,7 +307,8 @@ def _role(name: str, program: Program) -> dict[str, Any]:
                     "Effect": "Allow",
                     "Principal": {"Service": program.service},
                     "Action": "sts:AssumeRole",
-                    "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+                    # Not for what the service does on behalf of other accounts.
+                    "Condition": {"Fn::If": ["IsOnAws", _FROM_HERE, {"Ref": "AWS::NoValue"}]},
                 }
             ],
         },
@@ -300,6 +316,14 @@ def _role(name: str, program: Program) -> dict[str, Any]:
     if program.is_machine:
         # EC2 sends no source account.
         del properties["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
+    if program.is_for_operators:
+        properties["AssumeRolePolicyDocument"]["Statement"].append(
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": {"Fn::Sub": f"{_ARN}:iam::${{AWS::AccountId}}:root"}},
+                "Action": "sts:AssumeRole",
+            }
+        )
     if name in NAMED:
         properties["RoleName"] = {"Fn::Sub": f"{_OURS}-{NAMED[name]}"}
     if program.roles:

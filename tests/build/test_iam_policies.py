@@ -79,6 +79,21 @@ def test_no_statement_allows_actions_by_a_wildcard_or_everything():
             assert set(statement["Action"]) <= WITHOUT_RESOURCE, name
 
 
+def test_only_the_role_of_maintenance_can_be_taken_by_people():
+    trusted = {
+        name: [
+            statement["Principal"]
+            for statement in role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        ]
+        for name, role in template()["Resources"].items()
+        if role["Type"] == "AWS::IAM::Role"
+    }
+    assert {name for name, who in trusted.items() if any("AWS" in each for each in who)} == {
+        "MaintenanceRole"
+    }
+    assert all("Service" in who[0] for who in trusted.values())
+
+
 def test_every_policy_fits_into_iam():
     for name, of_policy in policies().items():
         document = {"Version": "2012-10-17", "Statement": of_policy}

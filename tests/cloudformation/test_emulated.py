@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
+from botocore.exceptions import ClientError
 
 from build_tools.template_joins import ORDER, TEMPLATES, load_templates
 from lake_testing.aws_emulator import AwsEmulator
@@ -53,6 +54,52 @@ def of_aws_only(template: Mapping[str, Any]) -> set[str]:
         for resource in template["Resources"].values()
         if "Condition" in resource and depends(conditions[resource["Condition"]])
     }
+
+
+def what_a_role_may(emulator: AwsEmulator, outputs: Mapping[str, str], role: str) -> set[str]:
+    """Which of a dozen calls, each the business of some program, a role of the stacks is allowed."""
+    keys = emulator.assume(outputs[role])
+    emulator.assert_assumed(keys, outputs[role].rpartition("/")[2])
+    s3, sqs = emulator.client("s3", keys), emulator.client("sqs", keys)
+    raw, lake, tables = (outputs[name] for name in ("RawBucket", "LakeBucket", "TablesBucket"))
+    queue = {"QueueUrl": outputs["IndexQueueUrl"]}
+    file = {"Bucket": tables, "Key": "stable/pings/data/x.parquet"}
+    emulator.client("s3").put_object(**file)
+    calls: dict[str, tuple[Any, dict[str, Any]]] = {
+        "put raw object": (s3.put_object, {"Bucket": raw, "Key": "raw/v1/2026-11-23/09/node-1/a.arrows"}),
+        "put beside raw objects": (s3.put_object, {"Bucket": raw, "Key": "elsewhere"}),
+        "delete raw object": (
+            s3.delete_object,
+            {"Bucket": raw, "Key": "raw/v1/2026-11-23/09/node-1/a.arrows"},
+        ),
+        "put batch": (s3.put_object, {"Bucket": lake, "Key": "batches/0123/manifest.json"}),
+        "put output": (s3.put_object, {"Bucket": lake, "Key": "analyses/runs/a/output.txt"}),
+        "get table": (s3.get_object, file),
+        "put table": (s3.put_object, file),
+        "send message": (sqs.send_message, {**queue, "MessageBody": "{}"}),
+        "receive message": (sqs.receive_message, queue),
+        "purge queue": (sqs.purge_queue, queue),
+        "read secret": (
+            emulator.client("secretsmanager", keys).get_secret_value,
+            {"SecretId": f"telemetry-lake/{ENVIRONMENT}/airflow/database"},
+        ),
+        "drop table": (
+            emulator.client("glue", keys).delete_table,
+            {"DatabaseName": "live", "Name": "pings"},
+        ),
+        "make user": (emulator.client("iam", keys).create_user, {"UserName": "anybody"}),
+    }
+    return {name for name, (call, arguments) in calls.items() if is_allowed(call, arguments)}
+
+
+def is_allowed(call: Any, arguments: Mapping[str, Any]) -> bool:
+    try:
+        call(**arguments)
+    except ClientError as error:
+        if "AccessDenied" not in error.response["Error"]["Code"]:
+            raise
+        return False
+    return True
 
 
 class Stacks:
@@ -136,6 +183,9 @@ def stacks(aws_emulator: AwsEmulator) -> Stacks:
 def test_every_stack_is_made_changed_and_removed_and_keeps_its_data(stacks, aws_emulator):
     for stack in ORDER:
         stacks.make(stack)
+    assert what_a_role_may(aws_emulator, stacks.outputs, "NodeRoleArn") == {"put raw object", "send message"}
+    assert what_a_role_may(aws_emulator, stacks.outputs, "AnalystJobRoleArn") == {"put output", "get table"}
+    assert what_a_role_may(aws_emulator, stacks.outputs, "SchedulerRoleArn") == set()
     for stack in CHANGES:
         stacks.change(stack)
     groups = aws_emulator.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
