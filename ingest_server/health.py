@@ -18,6 +18,7 @@ from ingest_server.answers import DISK_FULL, STATUSES, Answer
 from ingest_server.counters import COMMIT_SECONDS_BUCKETS, REQUEST_SECONDS_BUCKETS, SPOOL_STATES, Counters
 from telemetry_lake import __version__
 from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import IngestSettings
 
 METRIC_PREFIX: Final = "telemetry_lake_ingest_"
 _JSON: Final = "application/json"
@@ -32,10 +33,10 @@ def public_pages() -> dict[bytes, Callable[[], Answer]]:
     }
 
 
-def private_pages(counters: Counters) -> dict[bytes, Callable[[], Answer]]:
+def private_pages(counters: Counters, settings: IngestSettings) -> dict[bytes, Callable[[], Answer]]:
     """Return what makes the answer of each path that is for operators."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(NodeMetrics(counters))
+    registry.register(NodeMetrics(counters, settings))
     return {
         b"/__heartbeat__": partial(heartbeat, counters),
         b"/metrics": lambda: Answer(
@@ -81,8 +82,9 @@ def version_of(root: Path) -> dict[str, str]:
 class NodeMetrics(Collector):
     """Every metric of docs/ingest_spec.md, summed over the processes of the node when it is asked for."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, settings: IngestSettings) -> None:
         self._counters = counters
+        self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
         """The closed list of metrics."""
@@ -143,6 +145,11 @@ class NodeMetrics(Collector):
             value=_free_bytes(self._counters),
         )
         yield GaugeMetricFamily(
+            METRIC_PREFIX + "spool_room_bytes",
+            "Bytes that the spool still takes before pings are answered 507.",
+            value=_room_bytes(self._counters, self._settings),
+        )
+        yield GaugeMetricFamily(
             METRIC_PREFIX + "oldest_segment_age_seconds",
             "Age of the oldest segment that is not shipped.",
             value=_oldest_age_seconds(self._counters),
@@ -172,6 +179,15 @@ _GAUGES: Final = {
 
 def _free_bytes(counters: Counters) -> float:
     return counters.total("spool_free_before_bytes") - counters.total("appended_bytes")
+
+
+def _room_bytes(counters: Counters, settings: IngestSettings) -> float:
+    """Return how much more the spool takes, by both limits that `ingest_server.gate` asks for."""
+    waiting_bytes = counters.total("spool_before_bytes") + counters.total("appended_bytes")
+    room = min(
+        settings.spool_max_bytes - waiting_bytes, _free_bytes(counters) - settings.spool_min_free_bytes
+    )
+    return max(0.0, room)
 
 
 def _oldest_age_seconds(counters: Counters) -> float:

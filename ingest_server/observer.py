@@ -55,7 +55,7 @@ class Observer:
         settings = self._settings
         rules = HeadRules(
             settings,
-            health.public_pages() | health.private_pages(self._counters),
+            health.public_pages() | health.private_pages(self._counters, settings),
             lambda _path: False,
             NO_OTHER_ORIGIN,
             is_behind_proxies=False,

@@ -187,6 +187,13 @@ NODE_METRICS: Final = (
         "answered 507.",
     ),
     _node(
+        "spool_room_bytes",
+        Kind.GAUGE,
+        Unit.BYTES,
+        "Bytes that the spool still takes before pings are answered 507, by both of its limits.",
+        "Shrinks for minutes: segments are filled faster than they are shipped; look at S3 and the shipper.",
+    ),
+    _node(
         "oldest_segment_age_seconds",
         Kind.GAUGE,
         Unit.SECONDS,

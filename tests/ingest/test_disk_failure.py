@@ -193,8 +193,10 @@ def test_full_disk_and_room_again(lake: Lake, small_disk: Path, embedded_s3) -> 
 
 def test_spool_limit(new_node: NewNode) -> None:
     node = new_node(spool_max_bytes=100_000).start()
+    assert node.metrics()["spool_room_bytes"] == 100_000
     statuses = [submit(node, b"%d" % number, b"x" * 30_000) for number in range(6)]
     assert statuses == [200, 200, 200, 200, 507, 507]
+    assert node.metrics()["spool_room_bytes"] == 0
     assert node.get_privately("/__heartbeat__").status == 507
     with contextlib.ExitStack() as room:
         for path in node.spool.open_directory.iterdir():
@@ -207,5 +209,6 @@ def test_spool_limit(new_node: NewNode) -> None:
 def test_free_space_limit(new_node: NewNode) -> None:
     node = new_node(spool_min_free_bytes=1 << 60).start()
     assert submit(node, b"x") == 507
+    assert node.metrics()["spool_room_bytes"] == 0
     assert node.get_privately("/__heartbeat__").status == 507
     assert node.stored() == []

@@ -15,6 +15,7 @@ from telemetry_lake.monitoring.metrics import BY_NAME, METRICS
 from telemetry_lake.monitoring.node_metrics import NODE_METRICS
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.recovery.survey import State
+from telemetry_lake.settings import IngestSettings
 
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=[metric.name for metric in METRICS])
 
@@ -49,7 +50,7 @@ def shown_by_a_node() -> Iterator[tuple[str, Kind, dict[str, set[str]]]]:
     counters = shared_counters(1)
     for service in ("s3", "sqs"):
         counters.add(f"{service}_looks")
-    for family in NodeMetrics(counters).collect():
+    for family in NodeMetrics(counters, IngestSettings()).collect():
         labels: dict[str, set[str]] = {}
         for sample in family.samples:
             for name, value in sample.labels.items():
