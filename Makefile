@@ -166,6 +166,10 @@ performance: install ## Write docs/performance.md from the results of the benchm
 chaos: install ## Kill processes of a whole stack while a fleet posts, and count lost and doubled pings (10 minutes)
 	@$(PYTHON) -m benchmarks.chaos $(ARGUMENTS)
 
+.PHONY: drills
+drills: install ## Break each part of a real edge, and see its alarm fire and resolve: ARGUMENTS="--only SegmentOld" (12 minutes)
+	@$(PYTHON) -m benchmarks.drills $(ARGUMENTS)
+
 .PHONY: mutants
 mutants: install ## Change lines of the core and see which tests notice: make mutants ARGUMENTS="--every 20" (minutes)
 	@nice $(PYTHON) -m build_tools.mutants $(ARGUMENTS)

@@ -83,6 +83,12 @@ SECTIONS = {
         "Processes of a whole stack are killed with SIGKILL while a fleet posts. Every acknowledged "
         "document id has to be in the lake as often as it was acknowledged.",
     ),
+    "drills": Section(
+        "Drills of the alarms",
+        "Each part of a real stack is broken and mended as its runbook says. *Fired after* is from the break "
+        "to the call of the web hook, *resolved after* from the mending to the end of the alarm. Durations "
+        "of the rules are divided by the factor, but not below what a small machine needs.",
+    ),
     "aggregates": Section(
         "Stable and derived tables",
         "Pings of 72 KB with 302 histograms, two of a client, on one date. From the first request to the "

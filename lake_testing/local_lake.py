@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +95,10 @@ class LocalLake:
 
 
 @contextmanager
-def local_lake(variables: Mapping[str, str]) -> Iterator[LocalLake]:
+def local_lake(variables: Mapping[str, str], *, only: Iterable[str] = ()) -> Iterator[LocalLake]:
     """Start a local stack without a fleet, with `variables` added to the environment of all its programs.
 
+    Only the programs named `only` are started, with what they need; by default all.
     Yields the running stack. It stops when the block ends, and also when this process is killed.
     """
     # Not pytest's folder: a socket's path must be short, and PostgreSQL's user must have access.
@@ -105,7 +106,8 @@ def local_lake(variables: Mapping[str, str]) -> Iterator[LocalLake]:
     directory.chmod(0o755)
     layout = Layout(directory.resolve())
     output = directory / "output"
-    arguments = ("--no-fleet", "--directory", str(layout.root), "--port-offset", str(_free_offset()))
+    chosen = [part for name in only for part in ("--only", name)]
+    arguments = (*chosen, "--no-fleet", "--directory", str(layout.root), "--port-offset", str(_free_offset()))
     with output.open("wb") as log:
         stack = subprocess.Popen(
             (*END_WITH_US, sys.executable, "-m", "local_stack", "run", *arguments),

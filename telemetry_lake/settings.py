@@ -29,6 +29,7 @@ LOCAL_ENV_FILE: Final = PROJECT_ROOT / ".local" / "telemetry_lake.env"
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.:_\[\]-]+)$")]
 """An origin as browsers send it, without capitals and without a path, or `*` for every one."""
+MailAddress = Annotated[str, Field(pattern=r"^[^@\s<>,]+@[^@\s<>,]+$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -530,6 +531,19 @@ class WebhookSettings(_Group):
     retry_wait_seconds: Annotated[float, Field(ge=0)] = 1
 
 
+class AlertSettings(_Group):
+    """Whom Alertmanager tells of alarms; mails go by the server of `MailSettings`. See docs/monitoring.md."""
+
+    page_mails: tuple[MailAddress, ...] = ()
+    """Who is told of what cannot wait until the next working day."""
+    ticket_mails: tuple[MailAddress, ...] = ()
+    page_webhooks: tuple[SecretStr, ...] = ()
+    """Addresses, as JSON; an address may be the secret that opens it."""
+    ticket_webhooks: tuple[SecretStr, ...] = ()
+    watchdog_webhooks: tuple[SecretStr, ...] = ()
+    """Where an outer watcher expects to hear from Alertmanager every minute."""
+
+
 class AirflowSettings(_Group):
     """The REST API of Airflow, through which the analysis service starts and cancels runs."""
 
@@ -592,6 +606,7 @@ class Settings(BaseSettings):
     airflow: AirflowSettings = AirflowSettings()
     mail: MailSettings = MailSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    alerts: AlertSettings = AlertSettings()
     backfill: BackfillSettings = BackfillSettings()
     web: WebSettings = WebSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
