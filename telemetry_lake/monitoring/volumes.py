@@ -66,6 +66,18 @@ class Volumes(Record):
     week: VolumeSpan
     year: VolumeSpan
 
+    def today(self, now: datetime) -> tuple[int, int] | None:
+        """Return how many pings of the UTC date of `now` were converted, and how many rejected.
+
+        None when that date has not been counted yet.
+        """
+        if self.counted_at.astimezone(UTC).date() != now.astimezone(UTC).date():
+            return None
+        converted, rejected = (
+            sum(each.pings[-1] for each in series) for series in (self.year.channels, self.year.errors)
+        )
+        return converted, rejected
+
 
 def first_day(now: datetime) -> date:
     """Return the first date that a summary at this moment is about."""

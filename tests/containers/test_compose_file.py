@@ -264,6 +264,7 @@ def test_the_web_pages_listen_outside_and_keep_their_copy_on_a_volume(
         "TELEMETRY_LAKE_WEB__MINIMUM_CLIENTS_ELSEWHERE": "0",
         "TELEMETRY_LAKE_WEB__ANALYSES": local.environment["TELEMETRY_LAKE_WEB__ANALYSES"],
         "TELEMETRY_LAKE_WEB__OPERATIONS": local.environment["TELEMETRY_LAKE_WEB__OPERATIONS"],
+        "TELEMETRY_LAKE_WEB__EXPORTER_URL": "http://metrics-exporter:9108",
         "TELEMETRY_LAKE_WEB__NODE_URLS": json.dumps(
             [f"http://{node.name}:{node.private_port}" for node in stack.nodes]
         ),

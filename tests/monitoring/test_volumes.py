@@ -41,6 +41,14 @@ def test_every_row_is_in_its_step_and_none_beyond_the_ends() -> None:
     assert (found.year.channels[0].pings[0], len(found.year.channels[0].pings)) == (9, DAYS)
 
 
+def test_today_is_the_last_day_as_long_as_it_is_today() -> None:
+    days = [VolumeRow(DAY, "beta", None, 9, 1), VolumeRow(DAY, None, "invalid_json", 2, 1)]
+    volumes = volumes_of([], [*days, VolumeRow(DAY - timedelta(days=1), "beta", None, 50, 1)], NOW)
+    assert volumes.today(NOW) == (9, 2)
+    assert volumes.today(NOW.replace(hour=23, minute=59)) == (9, 2)
+    assert volumes.today(DAY + timedelta(days=1)) is None
+
+
 def test_channels_beyond_the_limit_are_added_up() -> None:
     rows = [VolumeRow(HOUR, f"c{n:02}", None, 100 - n, 1) for n in range(SERIES_MAX_COUNT)]
     exactly = volumes_of(rows, (), NOW).week.channels

@@ -120,7 +120,7 @@ def site(embedded_s3: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> I
                 VolumeRow(now.replace(minute=0, second=0, microsecond=0), HOSTILE, None, 1_234, 10),
                 VolumeRow(now.replace(minute=0, second=0, microsecond=0), None, "invalid_json", 56, 10),
             ],
-            [],
+            [VolumeRow(now.replace(hour=0, minute=0, second=0, microsecond=0), "beta", None, 4_321, 10)],
             now,
         ),
     )

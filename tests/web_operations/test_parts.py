@@ -4,7 +4,10 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from ingest_server.counters import shared_counters
+from ingest_server.health import NodeMetrics
 from telemetry_lake.monitoring.exporter_metrics import WORKS
 from telemetry_lake.monitoring.metric import Kind, Metric, Origin, Unit
 from telemetry_lake.monitoring.metrics import BY_NAME, METRICS
@@ -103,6 +106,22 @@ def test_the_text_of_metrics_is_read_with_what_is_escaped_in_it() -> None:
     [sample] = samples.of("telemetry_lake_batches_open")
     assert sample.labels == {"hostile": 'a"b\\c\nd<script>'}
     assert sample.value == 3
+
+
+def test_what_a_node_shows_gives_every_figure_of_edge_and_spool() -> None:
+    counters = shared_counters(1)
+    for service in ("s3", "sqs"):
+        counters.add(f"{service}_looks")
+    registry = CollectorRegistry()
+    registry.register(NodeMetrics(counters))
+    nothing: Known[Samples] = Known()
+    text = generate_latest(registry).decode()
+    known = nothing.read(Samples.of_text(text), NOW).read(Samples.of_text(text), NOW + timedelta(seconds=1))
+    figures = [figure for part in PARTS for figure in part.figures if figure.is_of_nodes]
+    assert {
+        figure.title: value_of(figure, known) for figure in figures if value_of(figure, known) is None
+    } == {}
+    assert len(figures) == len(PARTS[0].figures) + len(PARTS[1].figures)
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "a{", "up 1\n", 'telemetry_lake_x{a="'])

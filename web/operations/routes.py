@@ -42,6 +42,7 @@ def operations_router(
             pictures=pictures(page.way, now),
             span=span,
             spans=tuple(Span),
+            today=None if volumes is None else volumes.today(now),
             charts=() if volumes is None else volume_charts(volumes, span),
             poll_seconds=poll_seconds,
             runbooks=runbooks,
