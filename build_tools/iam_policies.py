@@ -277,7 +277,7 @@ def template() -> dict[str, Any]:
             outputs[f"{name}InstanceProfileArn"] = {
                 "Value": {"Fn::GetAtt": [f"{name}InstanceProfile", "Arn"]}
             }
-    parameters = {
+    parameters: dict[str, dict[str, Any]] = {
         name: {"Type": "String", "Description": description} for name, description in _PARAMETERS.items()
     }
     parameters["Environment"]["AllowedPattern"] = "[a-z0-9]{2,12}"

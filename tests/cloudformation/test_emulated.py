@@ -1,6 +1,8 @@
 """The templates become stacks, change and go again, on an emulator of AWS."""
 
+import base64
 import json
+import subprocess
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -102,6 +104,23 @@ def is_allowed(call: Any, arguments: Mapping[str, Any]) -> bool:
     return True
 
 
+def assert_machines_start_with_the_scripts(emulator: AwsEmulator) -> None:
+    """Each script is, to the letter, in the user data of some machine, and these are scripts of bash."""
+    ec2 = emulator.client("ec2")
+    given = []
+    for template in ec2.describe_launch_templates()["LaunchTemplates"]:
+        (version,) = ec2.describe_launch_template_versions(
+            LaunchTemplateId=template["LaunchTemplateId"], Versions=["$Latest"]
+        )["LaunchTemplateVersions"]
+        given.append(base64.b64decode(version["LaunchTemplateData"]["UserData"]).decode())
+    assert len(given) == 3
+    for text in given:
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+        assert f"ENVIRONMENT={ENVIRONMENT}\n" in text
+    for script in (TEMPLATES / "user_data").glob("*.sh"):
+        assert any(script.read_text() in text for text in given), script.name
+
+
 class Stacks:
     """The stacks of one environment in the emulator."""
 
@@ -186,6 +205,7 @@ def test_every_stack_is_made_changed_and_removed_and_keeps_its_data(stacks, aws_
     assert what_a_role_may(aws_emulator, stacks.outputs, "NodeRoleArn") == {"put raw object", "send message"}
     assert what_a_role_may(aws_emulator, stacks.outputs, "AnalystJobRoleArn") == {"put output", "get table"}
     assert what_a_role_may(aws_emulator, stacks.outputs, "SchedulerRoleArn") == set()
+    assert_machines_start_with_the_scripts(aws_emulator)
     for stack in CHANGES:
         stacks.change(stack)
     groups = aws_emulator.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
