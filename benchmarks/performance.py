@@ -78,6 +78,11 @@ SECTIONS = {
         "Each operation takes turns in a new lake and in one with what a year at 732 pings/s leaves behind. "
         "The ratio of the medians says what age costs.",
     ),
+    "anomalies": Section(
+        "Anomalies of volumes",
+        "Simulated fleets, watched as the lake watches its tables, on seeds that the thresholds were not "
+        "chosen on. [anomalies.md](anomalies.md) says what is compared.",
+    ),
     "chaos": Section(
         "Nothing lost, nothing doubled",
         "Processes of a whole stack are killed with SIGKILL while a fleet posts. Every acknowledged "

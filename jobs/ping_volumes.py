@@ -31,7 +31,7 @@ from jobs.spark.made_dates import (
     view_of,
 )
 from jobs.spark.table_checks import check_date, date_audits
-from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, SQL_DIRECTORY
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, PING_VOLUMES, SQL_DIRECTORY
 from telemetry_lake.units import DateRange
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from telemetry_lake.monitoring.volumes import Volumes
     from telemetry_lake.settings import Settings
 
-PING_VOLUMES: Final = "derived.ping_volumes"
 QUERY_FILE: Final = SQL_DIRECTORY / "derived" / "ping_volumes" / "query.sql"
 DEFAULT_DATES: Final = "yesterday..today"
 LATE_DATES: Final = 31

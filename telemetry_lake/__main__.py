@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from telemetry_lake import __version__
-from telemetry_lake.commands import alarms, drain, jobs, monitoring, query, schemas
+from telemetry_lake.commands import alarms, anomalies, drain, jobs, monitoring, query, schemas
 from telemetry_lake.failures import TelemetryLakeError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(schemas.app)
 app.add_typer(jobs.app)
 app.add_typer(monitoring.app)
 app.add_typer(alarms.app)
+app.add_typer(anomalies.app)
 _debugging = False
 
 

@@ -57,6 +57,8 @@ class Role(StrEnum):
     """The pages that Airflow's api-server shows."""
     ANALYSES = "analyses"
     """The analysis service: its pages and command, and the tasks that prepare and settle its runs."""
+    ANOMALIES = "anomalies"
+    """What looks for anomalies: reads tables and cubes, and writes down what it found."""
     MAINTENANCE = "maintenance"
     """What creates, compacts and cleans tables."""
     MONITOR = "monitor"
@@ -544,6 +546,22 @@ class AlertSettings(_Group):
     """Where an outer watcher expects to hear from Alertmanager every minute."""
 
 
+class AnomalySettings(_Group):
+    """What looks for anomalies, and whom it tells. See docs/anomalies.md."""
+
+    mails: tuple[Annotated[str, Field(pattern=r"^[^@\s<>]+@[^@\s<>]+$")], ...] = ()
+    """Who gets a mail when anomalies are opened or closed, as JSON."""
+    webhooks: tuple[Annotated[str, Field(pattern=r"^https?://[^/\s]+(/[^\s]*)?$")], ...] = ()
+    """The web hooks that are called then, as JSON. They may be in a private network."""
+    silenced: tuple[str, ...] = ()
+    """Patterns of `<kind> <series>` with `*` and `?`, as JSON: `["volume_* telemetry/crash/*"]`. What fits
+    one when it is opened is written down, and nobody is told."""
+    lag_seconds: Annotated[int, Field(ge=0, le=900)] = 120
+    """How old pings are when they are in the tables for sure; younger ones are not looked at yet."""
+    tell_within_hours: PositiveInt = 24
+    """How long telling is tried again while the mail server or the hook does not answer."""
+
+
 class AirflowSettings(_Group):
     """The REST API of Airflow, through which the analysis service starts and cancels runs."""
 
@@ -607,6 +625,7 @@ class Settings(BaseSettings):
     mail: MailSettings = MailSettings()
     webhooks: WebhookSettings = WebhookSettings()
     alerts: AlertSettings = AlertSettings()
+    anomalies: AnomalySettings = AnomalySettings()
     backfill: BackfillSettings = BackfillSettings()
     web: WebSettings = WebSettings()
     monitoring: MonitoringSettings = MonitoringSettings()

@@ -222,6 +222,14 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
         # Listed to tell what is not there yet from what is refused.
         *(Listing(Bucket.LAKE, prefix) for prefix in (*_SHOWN, MONITORING_PREFIX)),
     ),
+    Role.ANOMALIES: (
+        *(Objects(Bucket.TABLES, f"{namespace}/", GET) for namespace in (_LIVE, "derived")),
+        Objects(Bucket.TABLES, "derived/anomalies/", WRITE_FILES),
+        Tables((_LIVE, "derived"), (TableAction.READ,)),
+        Tables(("derived",), (TableAction.COMMIT,)),
+        Objects(Bucket.LAKE, DASHBOARD_PREFIX, GET),
+        Objects(Bucket.LAKE, MONITORING_PREFIX, GET + PUT),
+    ),
     Role.MAINTENANCE: (
         Objects(Bucket.TABLES, "", WRITE_FILES + DELETE),
         Listing(Bucket.TABLES),
@@ -274,6 +282,7 @@ def rights_of_script_run(folder: str, output: str) -> tuple[Right, ...]:
 
 
 ROLES_OF_JOBS: Final[Mapping[str, Role]] = {
+    "jobs.anomalies": Role.ANOMALIES,
     "jobs.maintenance": Role.MAINTENANCE,
     "jobs.mapreduce": Role.ANALYST,
 }

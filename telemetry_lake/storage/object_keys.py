@@ -44,6 +44,7 @@ key                                                      bucket       what
 ``dashboard/current.json``                               lake bucket  which version of the cubes is current
 ``dashboard/versions/<version>/<name>``                  lake bucket  manifest and dictionary of a version
 ``dashboard/segments/<view>/<dates>-<hash>.parquet``     lake bucket  the rows of some dates of a view
+``monitoring/anomalies.json``                            lake bucket  which anomalies are open
 ``monitoring/volumes.json``                              lake bucket  pings by hour and day, for pages
 =======================================================  ===========  ========================================
 
@@ -95,6 +96,7 @@ DASHBOARD_POINTER_KEY: Final = "dashboard/current.json"
 DASHBOARD_VERSION_PREFIX: Final = "dashboard/versions/"
 DASHBOARD_SEGMENT_PREFIX: Final = "dashboard/segments/"
 MONITORING_PREFIX: Final = "monitoring/"
+ANOMALY_STATE_KEY: Final = "monitoring/anomalies.json"
 VOLUMES_KEY: Final = "monitoring/volumes.json"
 SCRIPT_PREFIX: Final = "analyses/scripts/"
 REPLAY_NODE: Final = "replay"

@@ -30,6 +30,8 @@ LIVE_REJECTED_PINGS: Final = "live.rejected_pings"
 STABLE_PINGS: Final = "stable.pings"
 HISTOGRAM_AGGREGATES: Final = "derived.histogram_aggregates"
 MADE_DATES: Final = "derived.made_dates"
+PING_VOLUMES: Final = "derived.ping_volumes"
+ANOMALIES: Final = "derived.anomalies"
 
 _ARROW_TYPES: Final[dict[str, pa.DataType]] = {
     "string": pa.string(),

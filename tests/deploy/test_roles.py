@@ -66,6 +66,7 @@ PLACES: Final = {
     "tokens": ("lake", "analyses/tokens/0123/x.json"),
     "cubes": ("lake", "dashboard/versions/x.json"),
     "volumes": ("lake", object_keys.VOLUMES_KEY),
+    "anomalies": ("lake", object_keys.ANOMALY_STATE_KEY),
     "usual shares": ("lake", object_keys.USUAL_SHARES_KEY),
     "completeness": ("lake", object_keys.COMPLETENESS_KEY),
     "reconciled": ("lake", object_keys.RECONCILED_KEY),
@@ -79,11 +80,13 @@ PLACES: Final = {
     "live metadata": ("warehouse", "live/pings/metadata/snap-1-0-6084178a-c942-47ce-98ac-461a300b014d.avro"),
     "stable files": ("warehouse", "stable/pings/data/x.parquet"),
     "derived files": ("warehouse", "derived/ping_counts/data/x.parquet"),
+    "anomaly files": ("warehouse", "derived/anomalies/data/x.parquet"),
 }
 _OF_THE_DRAIN: Final = (
     *("claims", "releases", "sent", "days", "settled", "batches", "replays", "live files", "live metadata"),
     *("usual shares", "completeness", "reconciled", "commits", "staged"),
 )
+_OF_TABLES: Final = ("live files", "live metadata", "stable files", "derived files", "anomaly files")
 _OF_THE_ANALYSIS_SERVICE: Final = (
     *("runs", "scheduled", "jobs", "job index", "code", "latest runs", "usage", "events", "notified"),
     "runs' documents",
@@ -98,7 +101,7 @@ MAY: Final[dict[Role, dict[str, str]]] = {
     },
     Role.DOORBELL: {"live metadata": "get"},
     Role.JOBS: {
-        **dict.fromkeys(("live files", "live metadata", "stable files", "derived files"), "get put"),
+        **dict.fromkeys(_OF_TABLES, "get put"),
         **dict.fromkeys(("cubes", "pointer to cubes"), "get put delete"),
         **dict.fromkeys(("backfill", "backfill units", "backfill dates"), "get put"),
         "date audits": "put",
@@ -106,7 +109,7 @@ MAY: Final[dict[Role, dict[str, str]]] = {
         "artifacts": "get",
     },
     Role.ANALYST: {
-        **dict.fromkeys(("live files", "live metadata", "stable files", "derived files"), "get"),
+        **dict.fromkeys(_OF_TABLES, "get"),
         "artifacts": "get",
         **dict.fromkeys(("runs", "runs' documents", "scheduled", "scripts"), "get put"),
         "code": "get",
@@ -116,7 +119,7 @@ MAY: Final[dict[Role, dict[str, str]]] = {
         **dict.fromkeys(("open runs", "sessions", "tokens"), "get put delete"),
         "scripts": "get",
     },
-    Role.SCRIPT: dict.fromkeys(("stable files", "derived files"), "get"),
+    Role.SCRIPT: dict.fromkeys(("stable files", "derived files", "anomaly files"), "get"),
     Role.WEB: dict.fromkeys(
         (
             *("audits", "date audits", "batches", "commits", "staged", "days", "completeness"),
@@ -124,8 +127,12 @@ MAY: Final[dict[Role, dict[str, str]]] = {
         ),
         "get",
     ),
+    Role.ANOMALIES: {
+        **dict.fromkeys(("live files", "live metadata", "derived files", "cubes", "pointer to cubes"), "get"),
+        **dict.fromkeys(("anomaly files", "anomalies"), "get put"),
+    },
     Role.MAINTENANCE: {
-        **dict.fromkeys(("live files", "live metadata", "stable files", "derived files"), "get put delete"),
+        **dict.fromkeys(_OF_TABLES, "get put delete"),
         "date audits": "put delete",
         "audits": "delete",
         "replays": "get delete",
@@ -172,6 +179,7 @@ MAY_LIST: Final[dict[Role, set[str]]] = {
         "lake/monitoring/",
     },
     Role.MONITOR: {"raw", "lake"},
+    Role.ANOMALIES: set(),
     Role.MAINTENANCE: {"warehouse", "raw", "lake/audits/", "lake/date-audits/", "lake/replays/"},
 }
 
@@ -272,6 +280,8 @@ def test_a_role_may_use_the_catalog_as_it_needs(role, lake_of_roles):
         Role.ANALYST: {"list", "load"},
         Role.SCRIPT: {"load"},
         Role.MONITOR: {"load"},
+        # Of derived tables only, by the files that it may write: this catalog does not tell namespaces apart.
+        Role.ANOMALIES: {"load", "commit"},
         Role.MAINTENANCE: {"list", "load", "commit", "create"},
     }.get(role, set())
 

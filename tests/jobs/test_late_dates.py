@@ -11,13 +11,13 @@ from pyspark.sql import SparkSession
 from jobs.count_pings import PING_COUNTS, count_late_dates
 from jobs.histogram_aggregates import histogram_aggregates
 from jobs.maintenance import Retention, maintain, too_many_files
-from jobs.ping_volumes import PING_VOLUMES, ping_volumes
+from jobs.ping_volumes import ping_volumes
 from jobs.spark.date_job import in_turn
 from jobs.stable_pings import stable_pings
 from lake_testing.sample_rows import sample_rows
 from telemetry_lake.failures import FatalError, RetriableError
 from telemetry_lake.settings import Settings
-from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, STABLE_PINGS
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS, PING_VOLUMES, STABLE_PINGS
 from telemetry_lake.units import MIB, DateRange
 
 on_one_catalog = pytest.mark.parametrize("settings", ["rest"], indirect=True, scope="session")
