@@ -121,6 +121,7 @@ NEEDS: Final[dict[str, tuple[Role, list[str]]]] = {
     "rebuild-ledger": (Role.DRAIN, ["list lake"]),
     "create-tables": (Role.MAINTENANCE, ["tables"]),
     "tables": (Role.ANALYST, ["tables"]),
+    "anomalies --check": (Role.ANOMALIES, ["live/", "monitoring/"]),
     "query": (Role.ANALYST, ["tables", ""]),
 }
 """For each command the rights that it cannot do without, by their prefixes or names."""
@@ -157,7 +158,7 @@ def test_a_missing_right_is_said_in_a_sentence_and_costs_nothing(command, comman
         ["SELECT count(document_id) FROM live.pings"] if command == "query" else []
     )
     lake = commands.lake
-    if command in ("replay rejected", "query"):
+    if command in ("replay rejected", "query", "anomalies --check"):
         ship(lake.of(Role.NODE), good=1, bad=1)
         assert drain_once(lake.of(Role.DRAIN)).failures == []
     elif command != "drain":
