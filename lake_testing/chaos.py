@@ -20,6 +20,7 @@ import psutil
 from lake_testing.local_lake import LocalLake, running_fleet, wait_for
 from lake_testing.proof_check import Verdict, wait_for_verdict
 from local_stack.airflow import API_SERVER, DAG_PROCESSOR, SCHEDULER, TRIGGERER
+from local_stack.celery_workers import WORKER_PREFIX
 
 UP_AGAIN_MAX_SECONDS: Final = 180.0
 BUSY_MAX_SECONDS: Final = 120.0
@@ -108,8 +109,8 @@ def chaos(
 def kill(lake: LocalLake, victim: str) -> tuple[str, list[int]]:
     """Send SIGKILL to one kind of process. Returns its program, and the ids of the killed processes."""
     if victim == TASK:
-        task = wait_for(lambda: _task(lake), deadline_seconds=BUSY_MAX_SECONDS, what="a task runs")
-        return SCHEDULER, _kill([task])
+        program, task = wait_for(lambda: _task(lake), deadline_seconds=BUSY_MAX_SECONDS, what="a task runs")
+        return program, _kill([task])
     if victim == INGEST_CHILDREN:
         return INGEST_NODE, _kill(lake.processes(INGEST_NODE)[1:])
     return victim, _kill(lake.processes(victim)[:1])
@@ -122,11 +123,20 @@ def _kill(processes: list[psutil.Process]) -> list[int]:
     return [process.pid for process in processes]
 
 
-def _task(lake: LocalLake) -> psutil.Process | None:
-    """Return a process that runs a task at this moment, which is a child of a worker of the scheduler."""
-    with suppress(psutil.NoSuchProcess):
-        for scheduler in lake.processes(SCHEDULER)[:1]:
-            for worker in scheduler.children():
-                for task in worker.children():
-                    return task
+def workers_of(lake: LocalLake) -> list[str]:
+    """Return the names of the stack's Celery workers; none when the scheduler runs the tasks itself."""
+    return [item.name for item in lake.plan.programs if item.name.startswith(WORKER_PREFIX)]
+
+
+def _task(lake: LocalLake) -> tuple[str, psutil.Process] | None:
+    """Return a process that runs a task at this moment, and its program: the scheduler or a Celery worker.
+
+    Both have child processes that each start another one for a task.
+    """
+    for program in workers_of(lake) or [SCHEDULER]:
+        with suppress(psutil.NoSuchProcess):
+            for main in lake.processes(program)[:1]:
+                for worker in main.children():
+                    for task in worker.children():
+                        return program, task
     return None

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from local_stack.bring_up import Say, bring_up, take_down
+from local_stack.celery_workers import WORKERS_MAX
 from local_stack.configuration import StackConfiguration, StackVariables
 from local_stack.display import places_to_go, status_line, status_screen
 from local_stack.layout import Layout
@@ -54,6 +55,14 @@ Only = Annotated[
     list[str] | None,
     typer.Option(help="Start only this process and what it needs; can be given more than once."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=WORKERS_MAX,
+        help="Run Airflow's tasks on this many Celery workers, with Redis; 0 for the scheduler itself.",
+    ),
+]
 _VARIABLES: Final = "Also read from the environment: " + ", ".join(
     f"{name} ({'detected' if default is None else default})"
     for name, default in StackVariables.defaults().items()
@@ -65,6 +74,7 @@ DEFAULT_DIRECTORY: Final = PROJECT_ROOT / ".local"
 def run(
     fleet: Fleet = True,
     only: Only = None,
+    workers: Workers = None,
     port_offset: PortOffset = 0,
     directory: Directory = DEFAULT_DIRECTORY,
 ) -> None:
@@ -74,7 +84,8 @@ def run(
         _refuse_if_in_background(layout)
         console = Console(highlight=False)
         say = _timed(console)
-        plan = _new_plan(layout, fleet=fleet, only=only, port_offset=port_offset, foreground=True)
+        variables = StackVariables.load(port_offset=port_offset, workers=workers)
+        plan = _new_plan(layout, variables, fleet=fleet, only=only, foreground=True)
         try:
             bring_up(plan, say)
             say(f"everything is up. Send pings to {plan.ingest_url}; Ctrl-C stops the stack")
@@ -91,6 +102,7 @@ def run(
 def start(
     fleet: Fleet = False,
     only: Only = None,
+    workers: Workers = None,
     port_offset: PortOffset = 0,
     directory: Directory = DEFAULT_DIRECTORY,
 ) -> None:
@@ -102,7 +114,8 @@ def start(
             console.print("The stack is running already; `status` shows it.")
             return
         say = _timed(console)
-        plan = _new_plan(layout, fleet=fleet, only=only, port_offset=port_offset, foreground=False)
+        variables = StackVariables.load(port_offset=port_offset, workers=workers)
+        plan = _new_plan(layout, variables, fleet=fleet, only=only, foreground=False)
         try:
             bring_up(plan, say)
         except (FatalError, KeyboardInterrupt):
@@ -192,9 +205,8 @@ def watch(directory: Directory = DEFAULT_DIRECTORY) -> None:
 
 
 def _new_plan(
-    layout: Layout, *, fleet: bool, only: list[str] | None, port_offset: int, foreground: bool
+    layout: Layout, variables: StackVariables, *, fleet: bool, only: list[str] | None, foreground: bool
 ) -> Plan:
-    variables = StackVariables.load(port_offset=port_offset)
     return make_plan(
         layout, detect(layout, variables, fleet=fleet, foreground=foreground, only=tuple(only or ()))
     )

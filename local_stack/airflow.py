@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from local_stack.airflow_cleaning import check_health as check_cleaned
+from local_stack.celery_workers import REDIS, CeleryWorkers, check_ready, worker_arguments
+from local_stack.celery_workers import STOP_WAIT_SECONDS as WORKER_STOP_WAIT_SECONDS
 from local_stack.program import LOOPBACK, Program, Step, Unhealthy, probe
 
 ADMIN: Final = "admin"
@@ -34,6 +37,11 @@ CLEANING_NEEDS: Final = (
     *("AIRFLOW_HOME", "PYTHONPATH", "AIRFLOW__CORE__LOAD_EXAMPLES", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"),
 )
 """What the cleaning is told of Airflow: its database, and none of its keys."""
+NOT_FOR_WORKERS: Final = (
+    *("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__FERNET_KEY"),
+    *("AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"),
+)
+"""A worker asks the api-server, with a token that came with its task."""
 LOCAL_SETTINGS_FILE: Final = Path(__file__).with_name("airflow_local_settings.py")
 
 
@@ -65,7 +73,7 @@ class _Monitor:
 
 @dataclass(frozen=True, slots=True)
 class Airflow:
-    """One Airflow with LocalExecutor; `database_url` is SQLAlchemy's."""
+    """One Airflow, with LocalExecutor unless it has `workers`; `database_url` is SQLAlchemy's."""
 
     home: Path
     logs_directory: Path
@@ -76,6 +84,7 @@ class Airflow:
     admin_password: str
     secret: str
     """The keys of its API, its sessions and its encrypted fields are derived from it."""
+    workers: CeleryWorkers | None = None
     _monitor: _Monitor = field(default_factory=_Monitor)
 
     @property
@@ -117,8 +126,40 @@ class Airflow:
             ),
             self._program(DAG_PROCESSOR, "dag-processor", after=database),
             self._program(TRIGGERER, "triggerer", "--skip-serve-logs", after=(*database, *after)),
-            self._program(SCHEDULER, "scheduler", "--skip-serve-logs", after=(*database, *after)),
+            self._program(
+                SCHEDULER,
+                "scheduler",
+                "--skip-serve-logs",
+                after=(*database, *after, *((REDIS,) if self.workers else ())),
+            ),
             self._cleaning(after=database),
+            *self._worker_programs(after=(*database, *after)),
+        ]
+
+    def _worker_programs(self, *, after: tuple[str, ...]) -> list[Program]:
+        if self.workers is None:
+            return []
+        environment = {
+            name: value for name, value in self.variables().items() if name not in NOT_FOR_WORKERS
+        } | {"AIRFLOW__DAG_PROCESSOR__STALE_BUNDLE_CLEANUP_INTERVAL": "0"}
+        return [
+            Program(
+                name=name,
+                command=self._command(*worker_arguments(name, self.home / f"{name}.pid")),
+                directory=self.home,
+                log_file=self.log_of(name),
+                # Whether it lives is what supervisord says.
+                check_health=lambda: None,
+                check_ready=partial(check_ready, self.log_of(name)),
+                environment=environment,
+                files=self._files(),
+                # A task reports to the api-server, so that one outlives the workers.
+                after=(*after, REDIS, API_SERVER),
+                ready_deadline_seconds=START_DEADLINE_SECONDS,
+                stop_wait_seconds=WORKER_STOP_WAIT_SECONDS,
+                may_be_stopped=True,
+            )
+            for name in self.workers.names
         ]
 
     def _cleaning(self, *, after: tuple[str, ...]) -> Program:
@@ -167,6 +208,10 @@ class Airflow:
             # A task whose process was killed is tried again after a minute, not after five.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+            # What watches over a task waits this long for a sign of life. On a busy machine it misses the
+            # end of the task, and keeps the slot until then: 5 s by default.
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            **(self.workers.variables() if self.workers else {}),
         }
 
     def _program(

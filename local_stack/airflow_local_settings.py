@@ -1,11 +1,12 @@
 """Imported by each of Airflow's processes; the local stack and the containers put it into Airflow's home.
 
-The scheduler forks a process for every task. Each of them has at once what the scheduler has loaded before:
-Great Expectations alone takes 4 to 13 seconds to import, in every task, without this. So a change of our own
-code reaches the tasks when the scheduler starts again.
+The scheduler, or a Celery worker where there are some, forks a process for every task. Each of them has at
+once what was loaded before: Great Expectations alone takes 4 to 13 seconds to import, in every task, without
+this. So a change of our own code reaches the tasks when the scheduler or the worker starts again.
 """
 
 import importlib
+import os
 import sys
 from typing import Literal
 
@@ -27,7 +28,10 @@ _HEAVY = (
 )
 _SERVICES: tuple[Literal["s3"], Literal["sqs"]] = ("s3", "sqs")
 
-if sys.argv[1:2] == ["scheduler"]:
+# With Celery workers the scheduler runs no tasks itself.
+_SCHEDULER_RUNS_TASKS = os.environ.get("AIRFLOW__CORE__EXECUTOR") != "CeleryExecutor"
+
+if (sys.argv[1:2] == ["scheduler"] and _SCHEDULER_RUNS_TASKS) or sys.argv[1:3] == ["celery", "worker"]:
     for _name in _HEAVY:
         importlib.import_module(_name)
     from boto3 import client as _client

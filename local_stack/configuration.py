@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from local_stack.celery_workers import WORKERS_MAX
 from local_stack.layout import Layout
 from local_stack.secret_files import write_secret_file
 from telemetry_lake.failures import ConfigurationError
@@ -51,6 +52,10 @@ class StackVariables(BaseSettings):
     node_1_private_port: Port = 8011
     node_2_private_port: Port = 8012
     """Where the nodes show their numbers."""
+    redis_port: Port = 6380
+    """Only where there are workers."""
+    workers: Annotated[int, Field(ge=0, le=WORKERS_MAX)] = 0
+    """Celery workers that run Airflow's tasks; without any, the scheduler runs them."""
     fleet_pings_per_second: Annotated[float, Field(gt=0)] = 5
     balancer: Balancer | None = None
     """Without a value, whichever is installed."""
@@ -65,13 +70,15 @@ class StackVariables(BaseSettings):
         return {_PREFIX + name.upper(): field.default for name, field in cls.model_fields.items()}
 
     @classmethod
-    def load(cls, *, port_offset: int = 0) -> Self:
+    def load(cls, *, port_offset: int = 0, workers: int | None = None) -> Self:
         """Return the variables of the environment, with `port_offset` added to every port.
+
+        A number of `workers` wins over that of the environment.
 
         Raises ConfigurationError when one is not valid.
         """
         try:
-            given = cls()
+            given = cls() if workers is None else cls(workers=workers)
             return cls(
                 **{
                     name: value + port_offset if name.endswith("_port") else value

@@ -91,7 +91,11 @@ class Observer:
             supervisor_runs = True
         except SupervisorUnavailable:
             states, health, supervisor_runs = {}, {}, False
-        processes = tuple(_process(program, states, health) for program in self._plan.programs)
+        processes = tuple(
+            _process(program, states, health)
+            for program in self._plan.programs
+            if not (program.may_be_stopped and _is_stopped(states.get(program.name)))
+        )
         return Look(processes, flow.result(), supervisor_runs)
 
     def _flow(self) -> FlowLook:
@@ -169,6 +173,11 @@ class Observer:
         from telemetry_lake.tables.catalog import load_lake_catalog
 
         return load_lake_catalog(self._settings)
+
+
+def _is_stopped(state: ProcessState | None) -> bool:
+    """Return whether the process was told to stop, and not ended by itself."""
+    return state is not None and state.state == "STOPPED"
 
 
 def _process(program: Program, states: dict[str, ProcessState], health: dict[str, str | None]) -> ProcessLook:

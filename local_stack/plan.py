@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from local_stack.airflow import ADMIN, API_SERVER, CLEANING, DAG_PROCESSOR, SCHEDULER, TRIGGERER, Airflow
 from local_stack.balancer import BalancerProcess, installed_balancer
+from local_stack.celery_workers import REDIS, CeleryWorkers, Redis
 from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
 from local_stack.elasticmq import ElasticMq
 from local_stack.fleet import FLEET, fleet_program
@@ -150,7 +151,11 @@ def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
             airflow_password=airflow.admin_password,
         ),
     )
-    items: list[Item] = [*services, *(_with_keys(item, layout, environment) for item in users)]
+    roles = dict(ROLES)
+    if airflow.workers is not None:
+        # Its tasks run elsewhere.
+        roles |= dict.fromkeys(airflow.workers.names, ROLES[SCHEDULER]) | {SCHEDULER: ()}
+    items: list[Item] = [*services, *(_with_keys(item, roles, layout, environment) for item in users)]
     if configuration.prometheus:
         items += monitoring.servers()
     if configuration.fleet:
@@ -298,7 +303,10 @@ def _airflow(
         database_url=database_url,
         admin_password=secret(layout.secrets, AIRFLOW_LOGIN_FILE),
         secret=secret(layout.secrets, "airflow_secret"),
+        workers=_workers(layout, configuration, database_url),
     )
+    if airflow.workers is not None:
+        items.append(airflow.workers.redis.program())
     migration = airflow.migration(database_is_new=database_is_new, after=database)
     items.extend(_some(migration))
     items.extend(
@@ -316,6 +324,24 @@ def _monitoring(layout: Layout, variables: StackVariables, nodes: tuple[IngestNo
         layout=layout,
         project_root=PROJECT_ROOT,
     )
+
+
+def _workers(layout: Layout, configuration: StackConfiguration, database_url: str) -> CeleryWorkers | None:
+    variables = configuration.variables
+    if not variables.workers:
+        return None
+    if configuration.database is not Database.POSTGRESQL:
+        raise ConfigurationError(
+            f"Celery workers need PostgreSQL for Airflow's database, and this stack has SQLite "
+            f"({configuration.database_reason}): install postgresql, or start it without workers"
+        )
+    redis = Redis(
+        data_directory=layout.data(REDIS),
+        log_file=layout.log(REDIS),
+        port=variables.redis_port,
+        password=secret(layout.secrets, "redis_password"),
+    )
+    return CeleryWorkers(count=variables.workers, redis=redis, result_backend=database_url)
 
 
 def _fleet(layout: Layout, variables: StackVariables, *, target_url: str, after: tuple[str, ...]) -> Program:
@@ -345,13 +371,16 @@ def _needed_by(items: Sequence[Item], names: Iterable[str]) -> list[Item]:
 
 
 def _with_keys(
-    item: Item, layout: Layout, environment: Callable[[Iterable[Role]], Mapping[str, str]]
+    item: Item,
+    roles_of: Mapping[str, tuple[Role, ...]],
+    layout: Layout,
+    environment: Callable[[Iterable[Role]], Mapping[str, str]],
 ) -> Item:
     """Return `item` with a settings file that holds the keys of its roles, if it uses the lake.
 
     `environment` gives the settings of processes that act in some roles.
     """
-    roles = ROLES_OF_INGEST if item.name.startswith("ingest-") else ROLES.get(item.name)
+    roles = ROLES_OF_INGEST if item.name.startswith("ingest-") else roles_of.get(item.name)
     if roles is None:
         return item
     file = layout.settings_file(item.name)

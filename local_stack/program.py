@@ -60,6 +60,8 @@ class Program:
     """After the stop signal and this long, the process group gets SIGKILL."""
     restart_when_unhealthy: bool = True
     """Whether the watcher restarts it; what is wrong is shown in any case."""
+    may_be_stopped: bool = False
+    """Whether the stack is whole without it: a worker that is not needed."""
     health_reporter: str | None = None
     """The program that answers `check_health` for this one: while that is down, the health is unknown."""
 
