@@ -211,6 +211,9 @@ class Airflow:
             # What watches over a task waits this long for a sign of life. On a busy machine it misses the
             # end of the task, and keeps the slot until then: 5 s by default.
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            # On a busy machine the api-server took longer than the default of 5 s to let a task begin, and
+            # each time cost one of its tries.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             **(self.workers.variables() if self.workers else {}),
         }
 

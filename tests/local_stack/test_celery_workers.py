@@ -61,6 +61,7 @@ def test_without_workers_the_scheduler_runs_the_tasks(layout: Layout) -> None:
     environment = programs[SCHEDULER].environment
     assert environment["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
     assert environment["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] == "1"
+    assert environment["AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT"] == "60"
     assert not any("CELERY" in name for name in environment)
 
 
