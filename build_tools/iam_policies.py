@@ -139,7 +139,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "Monitor": Program(
         "Prometheus, Alertmanager and the exporter",
         _MACHINE,
-        (),
+        (Role.MONITOR,),
         (
             _PACKAGE,
             _SETTINGS,
@@ -204,7 +204,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
     "Worker": Program(
         "Airflow's workers: the drain, what prepares and settles analyses, and the starting of jobs on EMR",
         _TASK,
-        (Role.DRAIN, Role.ANALYST, Role.ANALYSES),
+        (Role.DRAIN, Role.ANALYST, Role.ANALYSES, Role.ANOMALIES),
         (
             _emr("GetApplication", "StartApplication", "StartJobRun", "GetJobRun", "CancelJobRun"),
             _emr("GetDashboardForJobRun"),

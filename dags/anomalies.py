@@ -19,6 +19,8 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
+from dags.assets import DASHBOARD_CUBES
+from dags.owners import OPERATORS
 from dags.spark_job import local_job
 
 
@@ -28,13 +30,20 @@ from dags.spark_job import local_job
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=20)},
+    default_args={"owner": OPERATORS, "retries": 1, "retry_delay": timedelta(seconds=20)},
     doc_md=__doc__,
     tags=["monitoring"],
 )
 def anomalies() -> None:
     """Look once."""
-    local_job("look", "jobs.anomalies", [], execution_timeout=timedelta(minutes=4))
+    local_job(
+        "look",
+        "jobs.anomalies",
+        [],
+        execution_timeout=timedelta(minutes=4),
+        reads=["live.pings", "live.rejected_pings", "derived.ping_volumes", DASHBOARD_CUBES],
+        writes=["derived.anomalies"],
+    )
 
 
 anomalies()

