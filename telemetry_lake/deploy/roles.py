@@ -252,6 +252,7 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
             Objects(Bucket.LAKE, key, GET)
             for key in (
                 *(CLAIM_PREFIX, AUDIT_PREFIX, COMPLETENESS_KEY, RECONCILED_KEY, DASHBOARD_POINTER_KEY),
+                MONITORING_PREFIX,
                 *(f"{BATCH_PREFIX}*/{name}.json" for name in ("manifest", "committed")),
                 f"{BACKFILL_PREFIX}*/manifest.json",
                 *(JOB_PREFIX, JOB_INDEX_KEY, LATEST_RUN_PREFIX, OPEN_RUN_PREFIX),

@@ -186,6 +186,7 @@ def exporter_of(settings: "Settings") -> Exporter:
     from telemetry_lake.monitoring.batches import BatchSource
     from telemetry_lake.monitoring.lake_sources import (
         AnalysisSource,
+        AnomalySource,
         CompletenessSource,
         CostSource,
         QueueSource,
@@ -206,6 +207,7 @@ def exporter_of(settings: "Settings") -> Exporter:
         CompletenessSource(lake.days),
         WorkSource(lake, tables, directory),
         AnalysisSource(Runs(JobStore.of(settings), settings, None)),
+        AnomalySource(lake.records),
         CostSource(settings.monitoring, batches, tables),
     ]
     if settings.airflow.url is None:

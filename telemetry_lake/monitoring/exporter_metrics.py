@@ -27,7 +27,7 @@ RAW_OBJECT_STATES: Final = ("waiting", "claimed_lately", "claimed", "held_back")
 DAY_STATES: Final = ("open", "complete")
 WORKS: Final = (
     *("maintenance", "stable_pings", "histogram_aggregates", "ping_volumes", "ping_counts"),
-    *("dashboard_cubes", "completeness", "reconcile", "backfill", "anomalies"),
+    *("dashboard_cubes", "completeness", "reconcile", "backfill"),
 )
 """What is made again and again, and leaves behind when it was made last."""
 DAGS: Final = (
@@ -47,7 +47,11 @@ DAGS: Final = (
 AIRFLOW_COMPONENTS: Final = ("scheduler", "triggerer", "dag_processor")
 RUN_STATES: Final = ("success", "failed")
 COST_PARTS: Final = ("machines", "raw_storage", "table_storage", "requests", "queue", "traffic")
-ANOMALY_KINDS_BOUND: Final = "the kinds that telemetry_lake.monitoring.anomalies knows, else other"
+ANOMALY_KINDS: Final = (
+    *("volume_fall", "volume_rise", "day_fall", "day_rise", "error_share", "new_error"),
+    *("build_shift", "day_shift", OTHER),
+)
+ANOMALY_SEVERITIES: Final = ("critical", "warning", OTHER)
 
 _NAMESPACE: Final = Label("namespace", bound="namespaces of schemas/ and of the settings, else other")
 _DOCUMENT_TYPE: Final = Label("document_type", bound="document types that schemas/ names, else other")
@@ -428,11 +432,11 @@ OTHER_METRICS: Final = (
         "anomalies",
         Kind.GAUGE,
         Unit.COUNT,
-        "Anomalies that are open, by kind and severity.",
+        "Anomalies that are open and not silenced, by kind and severity.",
         "The page of anomalies and derived.anomalies say in what, since when, and against what they were "
         "found.",
-        Label("kind", bound=ANOMALY_KINDS_BOUND),
-        Label("severity", bound="the severities that it knows, else other"),
+        Label("kind", ANOMALY_KINDS),
+        Label("severity", ANOMALY_SEVERITIES),
     ),
     _metric(
         "anomalies",
@@ -440,7 +444,7 @@ OTHER_METRICS: Final = (
         Kind.GAUGE,
         Unit.SECONDS,
         "Since anomalies were last looked for; absent before the first time.",
-        "As work_late_seconds of the work anomalies.",
+        "Above an hour: look at the DAG that looks for them.",
     ),
 )
 

@@ -1,10 +1,12 @@
-"""The sources that are read with few requests: queue, tables, completeness, analyses and cost."""
+"""The sources that are read with few requests: queue, tables, completeness, analyses, anomalies, cost."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from pydantic import AwareDatetime, BaseModel
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
@@ -14,11 +16,19 @@ from telemetry_lake.analysis_jobs.runs import Runs
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.days import DayLedger
 from telemetry_lake.monitoring.batches import BatchSource
-from telemetry_lake.monitoring.exporter_metrics import DAY_STATES, RAW_OBJECT_STATES
+from telemetry_lake.monitoring.exporter_metrics import (
+    ANOMALY_KINDS,
+    ANOMALY_SEVERITIES,
+    DAY_STATES,
+    RAW_OBJECT_STATES,
+)
 from telemetry_lake.monitoring.facts import Fact, age, oldest, value, values
+from telemetry_lake.monitoring.metric import OTHER
 from telemetry_lake.raw.index_queue import IndexQueue
 from telemetry_lake.recovery.survey import State
 from telemetry_lake.settings import MonitoringSettings
+from telemetry_lake.storage.object_keys import ANOMALY_STATE_KEY
+from telemetry_lake.storage.records import RecordStore
 from telemetry_lake.tables.catalog_failures import catalog_failures
 from telemetry_lake.tables.definitions import table_names
 from telemetry_lake.units import GIB
@@ -28,6 +38,7 @@ TABLES_SECONDS: Final = 60.0
 COMPLETENESS_SECONDS: Final = 60.0
 ANALYSES_SECONDS: Final = 60.0
 COST_SECONDS: Final = 60.0
+ANOMALIES_SECONDS: Final = 30.0
 SECONDS_IN_DAY: Final = 86_400
 HOURS_IN_DAY: Final = 24
 DAYS_IN_MONTH: Final = 30
@@ -203,6 +214,49 @@ class AnalysisSource:
             value("analysis_runs_open", self._runs.open_count()),
             *(value("analysis_jobs", count, outcome) for outcome, count in outcomes.items()),
         ]
+
+
+class _OpenAnomaly(BaseModel):
+    kind: str
+    severity: str
+    silenced: bool = False
+
+
+class _Anomalies(BaseModel):
+    """What the exporter needs to know of the state of the anomalies."""
+
+    checked_at: AwareDatetime | None = None
+    open: tuple[_OpenAnomaly, ...] = ()
+
+
+class AnomalySource:
+    """The source `anomalies`: which ones the last look left open."""
+
+    name = "anomalies"
+    interval_seconds = ANOMALIES_SECONDS
+
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
+
+    def read(self, now: datetime) -> list[Fact]:  # noqa: ARG002 (a source)
+        """Count what is open; nothing is before the first look."""
+        found = self._records.read(ANOMALY_STATE_KEY, _Anomalies) or _Anomalies()
+        counts = Counter(
+            (
+                one.kind if one.kind in ANOMALY_KINDS else OTHER,
+                one.severity if one.severity in ANOMALY_SEVERITIES else OTHER,
+            )
+            for one in found.open
+            if not one.silenced
+        )
+        facts = [
+            value("anomalies", counts[kind, severity], kind, severity)
+            for kind in ANOMALY_KINDS
+            for severity in ANOMALY_SEVERITIES
+        ]
+        if found.checked_at is not None:
+            facts.append(age("anomalies_age_seconds", found.checked_at))
+        return facts
 
 
 class CostSource:

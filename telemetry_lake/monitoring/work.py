@@ -58,7 +58,7 @@ RULES: Final = {
     "reconcile": Rule(timedelta(hours=1)),
     "backfill": Rule(BACKFILL_IDLE_MAX),
 }
-"""Every work but the one that anomalies are, which has a source of its own."""
+"""Every work; a backfill has a rule of its own."""
 
 
 class WorkRecord(BaseModel):

@@ -75,6 +75,7 @@ PLACES: Final = {
     "staged": ("lake", "batches/0123/staged/0123.json"),
     "backfill units": ("lake", "backfill/a/tallies/x.json"),
     "runs' documents": ("lake", "analyses/runs/a/run.json"),
+    "anomalies": ("lake", object_keys.ANOMALY_STATE_KEY),
     "beside the lake": ("lake", "elsewhere"),
     "live files": ("warehouse", "live/pings/data/x.parquet"),
     "live metadata": ("warehouse", "live/pings/metadata/snap-1-0-6084178a-c942-47ce-98ac-461a300b014d.avro"),
@@ -141,7 +142,7 @@ MAY: Final[dict[Role, dict[str, str]]] = {
     Role.MONITOR: dict.fromkeys(
         (
             *("claims", "audits", "batches", "commits", "completeness", "reconciled", "pointer to cubes"),
-            *("backfill", "jobs", "job index", "latest runs", "open runs", "runs' documents"),
+            *("backfill", "jobs", "job index", "latest runs", "open runs", "runs' documents", "anomalies"),
         ),
         "get",
     ),

@@ -1,5 +1,6 @@
 """The exporter: what it shows while sources fail, and the command that runs it."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -17,16 +18,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lake_testing.shipping import ship
 from lake_testing.stack import EmbeddedS3, Lake, free_ports, wait_until
+from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.steps import drain_once
 from telemetry_lake.failures import FatalError, RetriableError
 from telemetry_lake.monitoring.exporter import INTERVALS_UNTIL_STALE, Exporter, Reading, exporter_of, serve
 from telemetry_lake.monitoring.exporter_metrics import DAGS
 from telemetry_lake.monitoring.facts import Fact, age, value
+from telemetry_lake.monitoring.lake_sources import AnomalySource
 from telemetry_lake.monitoring.metrics import BY_NAME
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import ENV_FILE_VARIABLE, Settings
+from telemetry_lake.storage.object_keys import ANOMALY_STATE_KEY
 
-NOT_OF_A_LAKE_WITHOUT_AIRFLOW: Final = {"airflow", "anomalies"}
+NEVER_DONE: Final = {"telemetry_lake_work_age_seconds", "telemetry_lake_anomalies_age_seconds"}
 DEADLINE_SECONDS: Final = 60.0
 
 
@@ -143,9 +147,29 @@ def test_every_listed_metric_is_shown_of_a_lake_at_work(tabled_lake, tmp_path):
     absent = {
         name
         for name, metric in BY_NAME.items()
-        if metric.source in (*NOT_OF_A_LAKE_WITHOUT_AIRFLOW, "completeness") or "_ingest_" in name
+        if metric.source in ("airflow", "completeness") or "_ingest_" in name
     }
-    assert shown == BY_NAME.keys() - absent - {"telemetry_lake_work_age_seconds"}
+    assert shown == BY_NAME.keys() - absent - NEVER_DONE
+
+
+def test_open_anomalies_are_counted_and_unknown_ones_too(lake_settings):
+    lake = LakeConnections(lake_settings)
+    source = AnomalySource(lake.records)
+    now = datetime.now(UTC)
+    assert sum(fact.value for fact in source.read(now)) == 0
+    opened = [
+        {"kind": "volume_fall", "severity": "critical", "series": "telemetry/main/release"},
+        {"kind": "volume_fall", "severity": "critical", "series": "telemetry/main/beta", "silenced": True},
+        {"kind": "of tomorrow", "severity": "unheard of"},
+    ]
+    state = {"format": 1, "checked_at": now.isoformat(), "open": opened}
+    lake.store.put(lake_settings.s3.lake_bucket, ANOMALY_STATE_KEY, json.dumps(state).encode())
+    counted = {fact.labels: fact.value_at(now.timestamp()) for fact in source.read(now)}
+    assert {labels: number for labels, number in counted.items() if number} == {
+        ("volume_fall", "critical"): 1,
+        ("other", "other"): 1,
+    }
+    assert counted[()] == 0
 
 
 def test_a_dead_s3_takes_neither_the_queue_nor_the_page_with_it(
