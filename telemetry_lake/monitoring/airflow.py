@@ -107,11 +107,11 @@ class AirflowSource:
                 yield age("airflow_heartbeat_age_seconds", _TIME.validate_python(beat), component)
 
     def _take_runs(self, record: AirflowRecord, now: datetime) -> None:
-        for run in self._ended("runs", "dags/~/dagRuns", "dag_runs", ("dag_id", "dag_run_id"), record, now):
+        where, identity = "dags/~/dagRuns", ("dag_id", "dag_run_id")
+        for run in self._ended("runs", where, "dag_runs", identity, record, now, state=list(RUN_STATES)):
             dag, state = run["dag_id"], run["state"]
-            if state in RUN_STATES:
-                key = f"{dag}/{state}"
-                record.runs[key] = record.runs.get(key, 0) + 1
+            key = f"{dag}/{state}"
+            record.runs[key] = record.runs.get(key, 0) + 1
             if state == "success":
                 ended = _TIME.validate_python(run["end_date"])
                 record.last_success[dag] = max(record.last_success.get(dag, ended), ended)
@@ -119,7 +119,7 @@ class AirflowSource:
     def _take_tasks(self, record: AirflowRecord, now: datetime) -> None:
         where = "dags/~/dagRuns/~/taskInstances"
         for task in self._ended(
-            "tasks", where, "task_instances", ("id", "try_number"), record, now, state="failed"
+            "tasks", where, "task_instances", ("id", "try_number"), record, now, state=["failed"]
         ):
             dag = task["dag_id"]
             record.failed_tasks[dag] = record.failed_tasks.get(dag, 0) + 1
@@ -132,7 +132,7 @@ class AirflowSource:
         identity: tuple[str, str],
         record: AirflowRecord,
         now: datetime,
-        **filters: str,
+        state: list[str],
     ) -> Iterator[dict[str, Any]]:
         """Yield what ended since the last look and is of one of our DAGs, once, the oldest first."""
         seen_until = record.seen_until.setdefault(kind, now)
@@ -144,10 +144,12 @@ class AirflowSource:
                 order_by="end_date",
                 limit=PAGE_SIZE,
                 offset=page * PAGE_SIZE,
-                **filters,
+                state=state,
             )
             found = answer[what]
             for item in found:
+                if item["end_date"] is None:  # Airflow takes what runs for something that ends now
+                    continue
                 key = ":".join((kind, *(str(item[name]) for name in identity)))
                 ended = _TIME.validate_python(item["end_date"])
                 record.seen_until[kind] = max(record.seen_until[kind], ended)

@@ -19,6 +19,7 @@ from telemetry_lake.analysis_jobs.documents import JobDraft, RunState
 from telemetry_lake.analysis_jobs.runs import Runs, new_token
 from telemetry_lake.analysis_jobs.store import JobStore
 from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
+from telemetry_lake.monitoring.airflow import AirflowSource, exporters_api
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import AirflowSettings, Settings
 from telemetry_lake.storage.aws import client_arguments
@@ -195,3 +196,45 @@ def test_a_token_that_is_not_taken_any_more_is_replaced_and_a_password_that_is_w
     assert "hunter2" not in str(failure.value)
     with pytest.raises(ConfigurationError, match="TELEMETRY_LAKE_AIRFLOW__URL"):
         AirflowApi(AirflowSettings())
+
+
+def test_the_exporter_counts_what_ended_once_and_goes_on_after_a_new_start(api, airflow, tmp_path):
+    begun = datetime.now(UTC)
+    source = AirflowSource(exporters_api(airflow), tmp_path)
+
+    def shown(source: AirflowSource) -> dict[tuple[str, ...], float]:
+        now = datetime.now(UTC)
+        return {
+            (fact.name.removeprefix("telemetry_lake_airflow_"), *fact.labels): fact.value_at(now.timestamp())
+            for fact in source.read(now)
+        }
+
+    before = shown(source)
+    assert before[("runs_total", "mapreduce", "failed")] == 0
+    assert before[("import_errors",)] == 0
+    assert before[("dag_late_seconds", "reconcile")] == 0
+    # The runs of other tests that are open stay so: no scheduler runs.
+    names = [f"exporter-{number}" for number in range(3)]
+    for name in names:
+        assert api.trigger(name)
+    assert shown(source)[("runs_open", "queued")] == before[("runs_open", "queued")] + 3
+    for name in names[:2]:
+        api.cancel(name)
+    assert shown(source)[("runs_total", "mapreduce", "failed")] == 2
+    assert shown(source)[("runs_total", "mapreduce", "failed")] == 2
+    api.cancel(names[2])
+    again = AirflowSource(exporters_api(airflow), tmp_path)
+    found = shown(again)
+    assert found[("runs_total", "mapreduce", "failed")] == 3
+    assert found[("runs_total", "mapreduce", "success")] == 0
+    assert found[("failed_tasks_total", "mapreduce")] == 0
+    assert ("last_success_age_seconds", "mapreduce") not in found
+    late = {fact.labels: fact for fact in again.read(begun + DAY) if fact.name.endswith("dag_late_seconds")}
+    assert late[("reconcile",)].value_at((begun + DAY).timestamp()) > 23 * 3_600
+    assert late[("maintenance",)].value == 0
+
+
+def test_the_exporter_says_that_airflow_is_away_without_promising_anything(airflow, tmp_path):
+    away = airflow.model_copy(update={"url": "http://127.0.0.1:9"})
+    with pytest.raises(RetriableError, match=r"does not answer: ConnectError[^.]*$"):
+        AirflowSource(exporters_api(away), tmp_path).read(datetime.now(UTC))
