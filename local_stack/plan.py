@@ -125,6 +125,7 @@ def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
     services: tuple[Item, ...] = (s3.program(), *_some(compaction), sqs.program(after=_names(compaction)))
     nodes, ingest_url, edge = _edge(layout, configuration)
     airflow, airflow_items = _airflow(layout, configuration)
+    monitoring = _monitoring(layout, variables, nodes)
     pages = WebPages(
         port=variables.web_port,
         cubes_directory=layout.data("web"),
@@ -132,8 +133,10 @@ def make_plan(layout: Layout, configuration: StackConfiguration) -> Plan:
         project_root=PROJECT_ROOT,
         log_file=layout.log(WEB),
         node_urls=tuple(node.private_url for node in nodes),
+        exporter_url=monitoring.exporter_url.removesuffix("/metrics"),
+        prometheus_url=monitoring.prometheus_url if configuration.prometheus else None,
+        alertmanager_url=monitoring.alertmanager_url if configuration.prometheus else None,
     )
-    monitoring = _monitoring(layout, variables, nodes)
     users: list[Item] = [
         *(_tables(layout), *edge, pages.program(after=("seaweedfs",)), *airflow_items),
         monitoring.exporter(after=("seaweedfs", "elasticmq")),

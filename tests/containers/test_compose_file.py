@@ -73,7 +73,7 @@ USERS_OF_A_NETWORK: Final = {
         *("elasticmq", "ingest-node-1", "ingest-node-2", "airflow-triggerer", "airflow-scheduler", EXPORTER),
     },
     "airflow": {"postgres", "airflow-migrate", "airflow-cleaning", EXPORTER, *AIRFLOW},
-    "monitoring": {EXPORTER, PROMETHEUS, ALERTMANAGER},
+    "monitoring": {EXPORTER, PROMETHEUS, ALERTMANAGER, "web"},
 }
 
 
@@ -264,7 +264,10 @@ def test_the_web_pages_listen_outside_and_keep_their_copy_on_a_volume(
         "TELEMETRY_LAKE_WEB__MINIMUM_CLIENTS_ELSEWHERE": "0",
         "TELEMETRY_LAKE_WEB__ANALYSES": local.environment["TELEMETRY_LAKE_WEB__ANALYSES"],
         "TELEMETRY_LAKE_WEB__OPERATIONS": local.environment["TELEMETRY_LAKE_WEB__OPERATIONS"],
-        "TELEMETRY_LAKE_WEB__EXPORTER_URL": "http://metrics-exporter:9108",
+        "TELEMETRY_LAKE_WEB__EXPORTER_URL": f"http://{EXPORTER}:9108",
+        "TELEMETRY_LAKE_WEB__PROMETHEUS_URL": f"http://{PROMETHEUS}:9090",
+        "TELEMETRY_LAKE_WEB__PROMETHEUS_PUBLIC_URL": "http://127.0.0.1:9090",
+        "TELEMETRY_LAKE_WEB__ALERTMANAGER_PUBLIC_URL": "http://127.0.0.1:9093",
         "TELEMETRY_LAKE_WEB__NODE_URLS": json.dumps(
             [f"http://{node.name}:{node.private_port}" for node in stack.nodes]
         ),
