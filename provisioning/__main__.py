@@ -1,38 +1,283 @@
-"""The command line of provisioning."""
+"""The command line of provisioning: plan, deploy, status, destroy, cost. See docs/deploying.md."""
 
 import sys
-from typing import Final
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
 
+import boto3
 import typer
+from botocore.config import Config
+from rich.console import Console
 
-from provisioning import cost
-from telemetry_lake.failures import TelemetryLakeError
+from provisioning import cost, removal
+from provisioning.deployment import Deployment
+from provisioning.display import Terminal
+from provisioning.lake import (
+    FIRST_PING_MAX_SECONDS,
+    Place,
+    create_lake_tables,
+    lake_settings,
+    send_first_ping,
+    wait_for_row,
+)
+from provisioning.package import Package, make_package, upload
+from provisioning.parameters import ENVIRONMENT, PARAMETER_FOLDER, Values, read_parameters
+from provisioning.rolling import GROUP, Nodes
+from provisioning.stacks import Stacks
+from provisioning.templates import STACK_ORDER, TEMPLATE_FOLDER, load_templates
+from telemetry_lake.failures import ConfigurationError, TelemetryLakeError
+from telemetry_lake.settings import S3Settings
+from telemetry_lake.storage.aws import aws_failures
+from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.units import MIB
 
-app: Final = typer.Typer(
-    help="The whole lake on AWS.",
+PING_ADDRESS: Final = "PingAddress"
+"""The output that says where the balancer of the ingest nodes is."""
+ATTEMPTS_MAX: Final = 5
+
+app = typer.Typer(
+    help="Deploy, change and turn off a whole lake on AWS.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep the name of the command, also while there is one alone."""
-
-
 cost.register(app)
 
+Environment = Annotated[
+    str, typer.Option("--environment", "-e", help="The lake's name in the account, such as small.")
+]
+Parameters = Annotated[
+    str | None,
+    typer.Option(
+        "--parameters",
+        metavar="NAME|FILE",
+        help="The values of the templates' parameters; by default those of the environment's name in "
+        "cloudformation/parameters/.",
+    ),
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A value that wins over the file's. Can be repeated."),
+]
+Templates = Annotated[Path, typer.Option(help="The folder with the templates.")]
+Region = Annotated[str, typer.Option(help="The region of AWS.")]
+EndpointUrl = Annotated[
+    str | None, typer.Option(help="What stands in for AWS, such as an emulator on loopback.")
+]
 
-def main() -> None:
-    """Run the command line; a failure is a sentence and exit code 1."""
+
+class Aws:
+    """The clients of one account and region, with the credentials of boto3's own chain."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def client(self, service: str) -> Any:
+        """Return a client of a service."""
+        # boto3 has an overload for each service, and none for a name that is computed.
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            region_name=self.place.region,
+            endpoint_url=self.place.endpoint_url,
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS_MAX},
+                s3={"addressing_style": "path" if self.place.endpoint_url else "auto"},
+            ),
+        )
+
+    def stacks(self, environment: str) -> Stacks:
+        """Return the stacks of an environment."""
+        with aws_failures("asking AWS whose credentials these are"):
+            account = self.client("sts").get_caller_identity()["Account"]
+        return Stacks(self.client("cloudformation"), environment, account=account, region=self.place.region)
+
+    def nodes(self) -> Nodes:
+        """Return the ingest nodes."""
+        return Nodes(self.client("autoscaling"), self.client("elbv2"), self.client("ec2"))
+
+    def store(self) -> ObjectStore:
+        """Return the object store."""
+        values = {"region": self.place.region, "endpoint_url": self.place.endpoint_url}
+        return ObjectStore(S3Settings.model_validate(values))
+
+
+@app.command()
+def plan(
+    environment: Environment,
+    parameters: Parameters = None,
+    given: Given = None,
+    templates: Templates = TEMPLATE_FOLDER,
+    region: Region = "us-east-1",
+    endpoint_url: EndpointUrl = None,
+) -> None:
+    """Show what `deploy` would add, modify, replace and remove. Changes nothing."""
+    screen = _terminal()
+    aws = Aws(Place(region, endpoint_url))
+    values = _values(environment, parameters, given, make_package())
+    screen.show(Deployment(aws.stacks(environment), load_templates(templates), values, screen).plan())
+
+
+@app.command()
+def deploy(
+    environment: Environment,
+    parameters: Parameters = None,
+    given: Given = None,
+    templates: Templates = TEMPLATE_FOLDER,
+    region: Region = "us-east-1",
+    endpoint_url: EndpointUrl = None,
+    allow_replacement: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LOGICAL_ID", help="A resource that may be replaced or removed with the data in it."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the changes are made.")] = False,
+    roll: Annotated[
+        bool, typer.Option(help="Replace the ingest nodes that run something else, one after another.")
+    ] = True,
+    first_ping_url: Annotated[
+        str | None,
+        typer.Option(help="Where clients post: a ping is sent there at the end, and found as a row."),
+    ] = None,
+) -> None:
+    """Bring the lake to its templates: stacks, code, tables, nodes one by one, and a first ping.
+
+    It can be killed at any moment and started again.
+    """
+    screen = _terminal()
+    aws = Aws(Place(region, endpoint_url))
+    package = make_package()
+    stacks = aws.stacks(environment)
+    values = _values(environment, parameters, given, package)
+    deployment = Deployment(stacks, load_templates(templates), values, screen)
+
+    def after(stack: str, outputs: Mapping[str, str]) -> None:
+        screen.say(f"{stack}: as its template says")
+        # Before the stacks whose machines start from it.
+        if stack == "storage" and (bucket := outputs.get("CodeBucket")) is not None:
+            sent = upload(aws.store(), bucket, package)
+            size = f"{len(package.body) / MIB:.1f} MiB"
+            screen.say(f"s3://{bucket}/{package.key}: {'sent' if sent else 'there already'}, {size}")
+
+    outputs = deployment.deploy(
+        frozenset(allow_replacement or ()), lambda: _confirm("Make these changes?", yes=yes), after
+    )
+    names = create_lake_tables(outputs, aws.place, aws.client("sts"), screen.say)
+    screen.say(f"tables: {', '.join(names)}")
+    if roll and (replaced := aws.nodes().roll(_groups(stacks), screen.say)):
+        screen.say(f"{replaced} ingest nodes were replaced, one after another")
+    if first_ping_url is not None:
+        _first_ping(screen, outputs, aws.place, first_ping_url)
+    elif (address := outputs.get(PING_ADDRESS)) is not None:
+        screen.say(
+            f"no first ping was sent: point the name that clients know at {address}, and give "
+            "--first-ping-url"
+        )
+
+
+@app.command()
+def status(environment: Environment, region: Region = "us-east-1", endpoint_url: EndpointUrl = None) -> None:
+    """Show the stacks, and the ingest nodes with their machines."""
+    aws = Aws(Place(region, endpoint_url))
+    stacks = aws.stacks(environment)
+    states = {stack: stacks.state(stack) for stack in STACK_ORDER}
+    _terminal().show_status(states, aws.nodes().look(_groups(stacks)))
+
+
+@app.command()
+def destroy(
+    environment: Environment,
+    region: Region = "us-east-1",
+    endpoint_url: EndpointUrl = None,
+    allow_deletion: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LOGICAL_ID", help="A resource that can hold data and may go for good."),
+    ] = None,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="ENVIRONMENT", help="The name again, instead of typing it.")
+    ] = None,
+) -> None:
+    """Turn a lake off: delete its stacks, keep what their templates keep, and say what that costs."""
+    screen = _terminal()
+    aws = Aws(Place(region, endpoint_url))
+    stacks = aws.stacks(environment)
+    found = removal.parts(stacks)
+    if not found and all(stacks.state(stack) is None for stack in STACK_ORDER):
+        raise ConfigurationError(f"there is no lake {environment} in {region}")
+    s3, ec2 = aws.client("s3"), aws.client("ec2")
+    costs = {part.physical_id: removal.cost_of(part, s3, ec2) for part in found if part.stays}
+    screen.show_parts(found, costs)
+    removal.refuse_losses(found, frozenset(allow_deletion or ()))
+    if confirm is None:
+        confirm = typer.prompt(f"Type {environment} to turn this lake off")
+    if confirm != environment:
+        raise ConfigurationError(f"{confirm!r} is not {environment}: nothing was deleted")
+    removal.turn_off(stacks, screen)
+    kept = [part for part in found if part.stays]
+    screen.say(
+        f"{environment} is turned off; {len(kept)} resources stay:" if kept else f"{environment} is gone"
+    )
+    for part in kept:
+        screen.say(f"- {part.resource.kind} {part.physical_id}: {costs[part.physical_id]}")
+
+
+def _groups(stacks: Stacks) -> list[str]:
+    """Return the names of the auto-scaling groups of a lake."""
+    return [name for stack in STACK_ORDER for _, kind, name in stacks.resources(stack) if kind == GROUP]
+
+
+def _values(environment: str, parameters: str | None, given: list[str] | None, package: Package) -> Values:
+    """Return the values of an environment. Raises ConfigurationError when its file is missing or wrong."""
+    named = parameters or environment
+    path = Path(named) if named.endswith(".json") else PARAMETER_FOLDER / f"{named}.json"
+    values = read_parameters(path)
+    for assignment in given or ():
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {assignment}: write NAME=VALUE")
+        values[name] = value
+    if values.setdefault(ENVIRONMENT, environment) != environment:
+        raise ConfigurationError(
+            f"{path} is of the environment {values[ENVIRONMENT]}, not of {environment}: give --environment "
+            f"{values[ENVIRONMENT]}, or leave {ENVIRONMENT} out of the file"
+        )
+    known = {ENVIRONMENT: environment, "PackageKey": package.key}
+    return Values(values, known, str(path))
+
+
+def _first_ping(screen: Terminal, outputs: Mapping[str, str], place: Place, url: str) -> None:
+    document_id = send_first_ping(url)
+    screen.say(f"the ping {document_id} was accepted by {url}")
+    with screen.console.status("waiting for its row") as shown:
+        seconds = wait_for_row(
+            lake_settings(outputs, place),
+            document_id,
+            lambda waited: shown.update(
+                f"waiting for its row: {waited:.0f} of {FIRST_PING_MAX_SECONDS:.0f} s"
+            ),
+        )
+    screen.say(f"it is a row of live.pings, {seconds:.0f} s after it was posted")
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if not yes and not typer.confirm(question):
+        raise ConfigurationError("nothing was changed")
+
+
+def _terminal() -> Terminal:
+    return Terminal(Console(highlight=False))
+
+
+def run() -> None:
+    """Run the command that the arguments name, and exit: 0, 1 for a failure, 2 for wrong usage."""
     try:
-        app()
-    except TelemetryLakeError as failure:
-        print(failure, file=sys.stderr)
+        app(prog_name="python -m provisioning")
+    except TelemetryLakeError as error:
+        typer.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -417,6 +417,13 @@ def artifact_key(sha256: str, name: str) -> str:
     return f"{ARTIFACT_PREFIX}{sha256}/{name}"
 
 
+def package_key(sha256: str) -> str:
+    """Return the key, in the bucket of code, of the archive that machines start from (see `artifact_key`)."""
+    if _SHA256.fullmatch(sha256) is None:
+        raise ValueError(f"not a SHA-256: {sha256!r} (expected 64 hexadecimal digits)")
+    return f"packages/{sha256}/telemetry-lake.tar.gz"
+
+
 def _of_backfill(backfill: str, name: str) -> str:
     if _BATCH_ID.fullmatch(backfill) is None:
         raise ValueError(f"not the id of a backfill: {backfill!r} (expected 32 hexadecimal digits)")
