@@ -5,6 +5,7 @@ under way is waited for, a stack whose creation failed is removed before it is m
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ POLL_SECONDS: Final = 3.0
 OPERATION_MAX_SECONDS: Final = 7_200.0
 """How long one stack may work: a database takes half an hour, a node its spool's time."""
 _NO_CHANGES: Final = ("didn't contain changes", "No updates are to be performed")
+_NO_STACK: Final = re.compile(r"Stack (with id \S+|\[[^]]*\]|'[^']*'|\S+) does not exist")
 
 Observe = Callable[["Progress"], None]
 
@@ -346,7 +348,7 @@ class Stacks:
         return found
 
 
-class _Missing(Exception):
+class _Missing(FatalError):
     """There is no such stack."""
 
 
@@ -358,8 +360,8 @@ def _calls(what: str) -> Iterator[None]:
             yield
     except FatalError as error:
         cause = error.__cause__
-        if isinstance(cause, ClientError) and "does not exist" in str(cause):
-            raise _Missing from error
+        if isinstance(cause, ClientError) and _NO_STACK.search(str(cause)):
+            raise _Missing(str(error)) from error
         raise
 
 

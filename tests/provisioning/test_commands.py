@@ -126,6 +126,13 @@ def test_a_name_that_something_else_has_is_said_before_anything_is_made(environm
     assert "Something of this name exists outside of the stack" in said
 
 
+def test_something_else_that_is_missing_is_not_taken_for_a_missing_stack(environment):
+    file = environment.templates / "queue.yaml"
+    kind = '{Type: "AWS::SSM::Parameter::Value<String>", Default: /missing}'
+    file.write_text(file.read_text().replace("Resources:", f"  Image: {kind}\nResources:", 1))
+    assert "SSM parameter '/missing' does not exist" in environment.run("plan", code=1)
+
+
 class Killed(BaseException):
     """Ends a deployment as a signal does: nothing catches it."""
 
