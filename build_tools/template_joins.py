@@ -10,14 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from provisioning.templates import STACK_ORDER
 from telemetry_lake.project_files import PROJECT_ROOT
 
 TEMPLATES: Final = PROJECT_ROOT / "cloudformation"
-ORDER: Final = (
-    *("network", "storage", "queue", "catalog", "iam", "ingest", "spark", "orchestration", "web"),
-    "monitoring",
-)
-"""The stacks in the order of their making."""
 OF_THE_DEPLOYMENT: Final = frozenset({"Environment", "PackageKey"})
 """What the deployer knows by itself."""
 _IDS: Final = {
@@ -36,7 +32,7 @@ def load_templates(folder: Path = TEMPLATES) -> dict[str, dict[str, Any]]:
     """Return the templates by the names of their stacks, in their order, functions in their long forms."""
     from cfnlint.decode import cfn_yaml
 
-    loaded = {stack: cfn_yaml.load(str(folder / f"{stack}.yaml")) for stack in ORDER}
+    loaded = {stack: cfn_yaml.load(str(folder / f"{stack}.yaml")) for stack in STACK_ORDER}
     # Plain dictionaries and texts, where the linter has some that know their lines.
     return {stack: json.loads(json.dumps(template)) for stack, template in loaded.items()}
 

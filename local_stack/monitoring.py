@@ -25,6 +25,7 @@ NICENESS: Final = 10
 """The exporter loads its libraries while the stack starts: it gives way to what people wait for."""
 JOB_OF_NODES: Final = "ingest"
 JOB_OF_EXPORTER: Final = "exporter"
+JOB_OF_ALERTMANAGER: Final = "alertmanager"
 
 
 def installed_prometheus() -> bool:
@@ -140,6 +141,11 @@ class Monitoring:
                 {
                     "job_name": JOB_OF_EXPORTER,
                     "static_configs": [{"targets": [f"{LOOPBACK}:{self.exporter_port}"]}],
+                },
+                # Whether mails and web hooks could be told.
+                {
+                    "job_name": JOB_OF_ALERTMANAGER,
+                    "static_configs": [{"targets": [f"{LOOPBACK}:{self.alertmanager_port}"]}],
                 },
             ],
         }

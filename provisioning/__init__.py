@@ -1,4 +1,4 @@
-"""The whole lake on AWS: `python -m provisioning plan | deploy | status | destroy | cost`. See docs/deploying.md.
+"""The whole lake on AWS: `python -m provisioning plan | deploy | status | destroy | cost`; docs/deploying.md.
 
 - `templates`: the stacks in `cloudformation/`, their order, and what each asks for and says;
 - `parameters`: the values of an environment, checked before AWS is asked for anything;

@@ -160,6 +160,8 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
         Objects(Bucket.LAKE, AUDIT_PREFIX, PUT),
         Listing(Bucket.LAKE),
         Objects(Bucket.TABLES, f"{_LIVE}/", WRITE_FILES),
+        # A commit asks whether its metadata file is there; only who may list is told that it is not.
+        Listing(Bucket.TABLES),
         Tables((_LIVE,), (TableAction.READ, TableAction.COMMIT)),
         Messages(Queue.INDEX, _WORK_OFF),
         Messages(Queue.DEAD_LETTERS, _WORK_OFF),
@@ -173,6 +175,7 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
     Role.JOBS: (
         Objects(Bucket.TABLES, f"{_LIVE}/", WRITE_FILES),
         *(Objects(Bucket.TABLES, f"{namespace}/", WRITE_FILES) for namespace in _MADE),
+        Listing(Bucket.TABLES),
         # The backfill commits to the live tables.
         Tables((_LIVE, *_MADE), (TableAction.READ, TableAction.COMMIT)),
         Objects(Bucket.LAKE, BACKFILL_PREFIX, GET + PUT),
@@ -225,6 +228,7 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
     Role.ANOMALIES: (
         *(Objects(Bucket.TABLES, f"{namespace}/", GET) for namespace in (_LIVE, "derived")),
         Objects(Bucket.TABLES, "derived/anomalies/", WRITE_FILES),
+        Listing(Bucket.TABLES),
         Tables((_LIVE, "derived"), (TableAction.READ,)),
         Tables(("derived",), (TableAction.COMMIT,)),
         Objects(Bucket.LAKE, DASHBOARD_PREFIX, GET),

@@ -9,9 +9,10 @@ from typing import Any, Final
 import pytest
 from botocore.exceptions import ClientError
 
-from build_tools.template_joins import ORDER, TEMPLATES, load_templates
+from build_tools.template_joins import TEMPLATES, load_templates
 from lake_testing.aws_emulator import AwsEmulator
 from lake_testing.stack import wait_until
+from provisioning.templates import STACK_ORDER
 
 ENVIRONMENT: Final = "emulated"
 IMAGE: Final = "/emulated/image"
@@ -200,7 +201,7 @@ def stacks(aws_emulator: AwsEmulator) -> Stacks:
 
 
 def test_every_stack_is_made_changed_and_removed_and_keeps_its_data(stacks, aws_emulator):
-    for stack in ORDER:
+    for stack in STACK_ORDER:
         stacks.make(stack)
     assert what_a_role_may(aws_emulator, stacks.outputs, "NodeRoleArn") == {"put raw object", "send message"}
     assert what_a_role_may(aws_emulator, stacks.outputs, "AnalystJobRoleArn") == {"put output", "get table"}
@@ -212,7 +213,7 @@ def test_every_stack_is_made_changed_and_removed_and_keeps_its_data(stacks, aws_
     assert {f"telemetry-lake-{ENVIRONMENT}-node-{number}" for number in (1, 2, 3, 4)} <= {
         group["AutoScalingGroupName"] for group in groups
     }
-    for stack in reversed(ORDER):
+    for stack in reversed(STACK_ORDER):
         stacks.remove(stack)
     left = {bucket["Name"] for bucket in aws_emulator.client("s3").list_buckets()["Buckets"]}
     assert {f"telemetry-lake-{ENVIRONMENT}-{name}-000000000000" for name in KEPT_BUCKETS} <= left

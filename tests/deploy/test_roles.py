@@ -75,7 +75,6 @@ PLACES: Final = {
     "staged": ("lake", "batches/0123/staged/0123.json"),
     "backfill units": ("lake", "backfill/a/tallies/x.json"),
     "runs' documents": ("lake", "analyses/runs/a/run.json"),
-    "anomalies": ("lake", object_keys.ANOMALY_STATE_KEY),
     "beside the lake": ("lake", "elsewhere"),
     "live files": ("warehouse", "live/pings/data/x.parquet"),
     "live metadata": ("warehouse", "live/pings/metadata/snap-1-0-6084178a-c942-47ce-98ac-461a300b014d.avro"),
@@ -166,9 +165,9 @@ ANALYSES: Final = tuple(
 )
 MAY_LIST: Final[dict[Role, set[str]]] = {
     Role.NODE: {"raw"},
-    Role.DRAIN: {"raw", "lake"},
+    Role.DRAIN: {"raw", "lake", "warehouse"},
     Role.DOORBELL: set(),
-    Role.JOBS: {"lake/backfill/", "lake/backfill-dates/", "lake/dashboard/"},
+    Role.JOBS: {"warehouse", "lake/backfill/", "lake/backfill-dates/", "lake/dashboard/"},
     Role.ANALYST: {
         *("lake/analyses/runs/", "lake/analyses/scheduled/", "lake/analyses/scripts/"),
         "lake/analyses/code/",
@@ -180,7 +179,7 @@ MAY_LIST: Final[dict[Role, set[str]]] = {
         "lake/monitoring/",
     },
     Role.MONITOR: {"raw", "lake"},
-    Role.ANOMALIES: set(),
+    Role.ANOMALIES: {"warehouse"},
     Role.MAINTENANCE: {"warehouse", "raw", "lake/audits/", "lake/date-audits/", "lake/replays/"},
 }
 

@@ -131,7 +131,6 @@ def roled_lake(environment: Environment, tmp_path: Path, monkeypatch: pytest.Mon
     return lake
 
 
-@pytest.mark.xfail(reason="the role of the drain lacks s3:ListBucket on the bucket of tables")
 def test_each_program_does_its_work_with_the_rights_of_its_role(roled_lake, tmp_path):
     lake = roled_lake
     lake.run(Role.MAINTENANCE, "create-tables")
