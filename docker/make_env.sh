@@ -17,7 +17,7 @@ add() {
     grep -q "^$1=" "$file" || printf '%s=%s\n' "$1" "$2" >>"$file"
 }
 add COMPOSE_PROJECT_NAME telemetry-lake
-for role in NODE DRAIN DOORBELL JOBS ANALYST SCRIPT ANALYSES WEB MAINTENANCE MONITOR; do
+for role in NODE DRAIN DOORBELL JOBS ANALYST SCRIPT ANALYSES ANOMALIES WEB MAINTENANCE MONITOR; do
     add "LAKE_SECRET_OF_$role" "$(random_hex 24)"
 done
 add SEAWEEDFS_INNER_SECRET "$(random_hex 32)"

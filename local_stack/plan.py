@@ -47,7 +47,7 @@ ROLES: Final[Mapping[str, tuple[Role, ...]]] = {
     # Its tasks are processes of the same user: each acts as what it is.
     SCHEDULER: (
         *(Role.DRAIN, Role.JOBS, Role.MAINTENANCE, Role.ANALYST, Role.SCRIPT),
-        Role.ANALYSES,
+        *(Role.ANALYSES, Role.ANOMALIES),
     ),
 }
 """As what the programs act that use the lake, besides ingest nodes."""

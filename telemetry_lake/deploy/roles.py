@@ -19,6 +19,7 @@ from telemetry_lake.storage.object_keys import (
     ANALYSIS_RUN_PREFIX,
     ANALYSIS_SESSION_PREFIX,
     ANALYSIS_TOKEN_PREFIX,
+    ANOMALY_STATE_KEY,
     ARTIFACT_PREFIX,
     AUDIT_PREFIX,
     BACKFILL_DATES_PREFIX,
@@ -221,7 +222,7 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
         Tables(_MADE, (TableAction.READ,)),
     ),
     Role.WEB: (
-        *(Objects(Bucket.LAKE, prefix, GET) for prefix in (*_SHOWN, MONITORING_PREFIX, COMPLETENESS_KEY)),
+        *(Objects(Bucket.LAKE, prefix, GET) for prefix in (*_SHOWN, VOLUMES_KEY, COMPLETENESS_KEY)),
         # Listed to tell what is not there yet from what is refused.
         *(Listing(Bucket.LAKE, prefix) for prefix in (*_SHOWN, MONITORING_PREFIX)),
     ),
@@ -232,7 +233,7 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
         Tables((_LIVE, "derived"), (TableAction.READ,)),
         Tables(("derived",), (TableAction.COMMIT,)),
         Objects(Bucket.LAKE, DASHBOARD_PREFIX, GET),
-        Objects(Bucket.LAKE, MONITORING_PREFIX, GET + PUT),
+        Objects(Bucket.LAKE, ANOMALY_STATE_KEY, GET + PUT),
     ),
     Role.MAINTENANCE: (
         Objects(Bucket.TABLES, "", WRITE_FILES + DELETE),
@@ -256,7 +257,7 @@ RIGHTS: Final[Mapping[Role, tuple[Right, ...]]] = {
             Objects(Bucket.LAKE, key, GET)
             for key in (
                 *(CLAIM_PREFIX, AUDIT_PREFIX, COMPLETENESS_KEY, RECONCILED_KEY, DASHBOARD_POINTER_KEY),
-                MONITORING_PREFIX,
+                ANOMALY_STATE_KEY,
                 *(f"{BATCH_PREFIX}*/{name}.json" for name in ("manifest", "committed")),
                 f"{BACKFILL_PREFIX}*/manifest.json",
                 *(JOB_PREFIX, JOB_INDEX_KEY, LATEST_RUN_PREFIX, OPEN_RUN_PREFIX),

@@ -37,6 +37,7 @@ USED_WITHOUT_IMPORT = {
     "apache-airflow-providers-amazon": "Airflow's connection to AWS",
     "apache-airflow-providers-celery": "Airflow's executor of a stack with workers",
     "asyncpg": "Airflow's api-server on PostgreSQL",
+    "celery": "kept below 5.7, which Airflow's provider does not import",
     "coverage": "make coverage",
     "import-linter": "make imports",
     "mypy": "make types",

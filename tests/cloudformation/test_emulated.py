@@ -197,6 +197,8 @@ class Stacks:
 
 @pytest.fixture(scope="module")
 def stacks(aws_emulator: AwsEmulator) -> Stacks:
+    # The databases of the catalog have the same names in every lake.
+    aws_emulator.reset()
     return Stacks(aws_emulator)
 
 

@@ -144,7 +144,7 @@ def test_a_program_gets_the_keys_of_its_roles_only(whole: Plan, layout: Layout) 
         "web": {Role.WEB, Role.ANALYSES, Role.SCRIPT},
         "airflow-scheduler": {
             *(Role.DRAIN, Role.JOBS, Role.MAINTENANCE, Role.ANALYST, Role.SCRIPT),
-            Role.ANALYSES,
+            *(Role.ANALYSES, Role.ANOMALIES),
         },
     }
     # Without a file of its own a program would find that of the stack's owner.
@@ -187,7 +187,10 @@ def test_prometheus_and_alertmanager_understand_their_configuration(layout: Layo
     ]
     assert sorted(targets) == sorted(
         f"{LOOPBACK}:{port}"
-        for port in (plan.monitoring.exporter_port, *(node.private_port for node in plan.nodes))
+        for port in (
+            *(plan.monitoring.exporter_port, plan.monitoring.alertmanager_port),
+            *(node.private_port for node in plan.nodes),
+        )
     )
 
 

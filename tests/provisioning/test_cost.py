@@ -162,7 +162,7 @@ def test_the_page_shows_what_the_command_prints() -> None:
     if not PARAMETERS_FOLDER.is_dir():
         pytest.skip("cloudformation/parameters/ is not there: the page shows the environments in it")
     blocks = re.findall(
-        r"<!-- python -m provisioning cost (.*) -->\n```\n(.*?)```", PAGE.read_text(), re.DOTALL
+        r"<!-- python -m provisioning cost ([^\n]*) -->\n```\n(.*?)```", PAGE.read_text(), re.DOTALL
     )
     assert len(blocks) == 2
     for arguments, shown in blocks:

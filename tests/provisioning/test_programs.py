@@ -17,13 +17,13 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from lake_testing.emulated_environment import Environment
 from lake_testing.stack import free_ports, wait_until
 from provisioning.lake import NEEDED_OUTPUTS, send_first_ping
 from provisioning.templates import TEMPLATE_FOLDER
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import Role
 from tests.ingest.running_node import RunningNode
-from tests.provisioning.conftest import Environment
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -234,7 +234,7 @@ PARTS: Final = (
             *("derived.histogram_aggregates", "derived.ping_volumes", "derived.ping_counts"),
             *("derived.anomalies", "derived.made_dates", "derived.maintenance_runs"),
         ),
-        works=("histogram_aggregates", "ping_volumes", "ping_counts", "anomalies"),
+        works=("histogram_aggregates", "ping_volumes", "ping_counts"),
         metrics=(f"{LAKE}anomalies",),
     ),
     Part(
