@@ -121,7 +121,7 @@ NEEDS: Final[dict[str, tuple[Role, list[str]]]] = {
     "rebuild-ledger": (Role.DRAIN, ["list lake"]),
     "create-tables": (Role.MAINTENANCE, ["tables"]),
     "tables": (Role.ANALYST, ["tables"]),
-    "anomalies --check": (Role.ANOMALIES, ["live/", "monitoring/"]),
+    "anomalies --check": (Role.ANOMALIES, ["live/", "monitoring/anomalies.json"]),
     "query": (Role.ANALYST, ["tables", ""]),
 }
 """For each command the rights that it cannot do without, by their prefixes or names."""
