@@ -62,7 +62,9 @@ def test_many_segments_cost_the_worker_nothing(new_node: NewNode) -> None:
         deadline_seconds=60,
         what="the observer looks several times",
     )
-    assert processor_seconds(worker) - began[worker] < 0.1
+    spent = {pid: processor_seconds(pid) - before for pid, before in began.items()}
+    # A look of its own would cost it as much. One that rests costs little, and more the longer this took.
+    assert spent[worker] < spent[observer] / 2
     metrics = node.metrics()
     assert metrics['spool_segments{state="sealed"}'] == MANY
     assert metrics['spool_bytes{state="sealed"}'] == MANY * paths[0].stat().st_size
