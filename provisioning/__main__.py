@@ -73,11 +73,13 @@ class Aws:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        # Its own: the default one keeps the credentials that anything before in this process had.
+        self._session = boto3.session.Session()
 
     def client(self, service: str) -> Any:
         """Return a client of a service."""
         # boto3 has an overload for each service, and none for a name that is computed.
-        return boto3.client(  # type: ignore[call-overload]
+        return self._session.client(  # type: ignore[call-overload]
             service,
             region_name=self.place.region,
             endpoint_url=self.place.endpoint_url,

@@ -56,6 +56,7 @@ def deterministic() -> Iterator[None]:
         (tenacity.nap, "time", SimpleNamespace(sleep=lambda _seconds: None)),
         (audit, "read_staged_rows", judge.read_staged_rows),
         (audit, "judge", judge.judge),
+        (audit, "row_counts", judge.row_counts),
         (late_files, "file_system", file_system),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]

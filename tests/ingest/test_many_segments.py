@@ -55,6 +55,11 @@ def test_many_segments_cost_the_worker_nothing(new_node: NewNode) -> None:
     node = new_node()
     paths = seal_many(node.spool, MANY)
     node.start()
+    wait_until(
+        lambda: node.children("worker") and node.children("observer"),
+        deadline_seconds=60,
+        what="both are there",
+    )
     (worker,), (observer,) = node.children("worker"), node.children("observer")
     began = {pid: processor_seconds(pid) for pid in (worker, observer)}
     wait_until(
