@@ -102,7 +102,7 @@ class Aws:
     def store(self) -> ObjectStore:
         """Return the object store."""
         values = {"region": self.place.region, "endpoint_url": self.place.endpoint_url}
-        return ObjectStore(S3Settings.model_validate(values))
+        return ObjectStore(S3Settings.model_validate(values), self.client("s3"))
 
 
 @app.command()
