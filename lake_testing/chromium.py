@@ -35,6 +35,23 @@ class Visitor:
         return page
 
 
+def in_the_way_of_screen_readers(page: Page, *impacts: str) -> list[tuple[str, ...]]:
+    """Return what axe finds in a page, in light and in dark; with `impacts`, only what is of these."""
+    page.evaluate(AXE.read_text())
+    found: list[tuple[str, ...]] = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        violations = page.evaluate(
+            "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
+        )
+        found += [
+            (scheme, each["id"], each["help"], *[node["html"][:150] for node in each["nodes"]][:3])
+            for each in violations
+            if not impacts or each["impact"] in impacts
+        ]
+    return found
+
+
 @contextmanager
 def launched_chromium() -> Iterator[Browser]:
     """Run a chromium. While it runs, nothing else in this process can use asyncio."""

@@ -14,7 +14,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from lake_testing.aggregate_rows import LAST, queried
-from lake_testing.chromium import AXE, CHROMIUM, Visitor, launched_chromium, silent_visitors
+from lake_testing.chromium import (
+    CHROMIUM,
+    Visitor,
+    in_the_way_of_screen_readers,
+    launched_chromium,
+    silent_visitors,
+)
 
 WAIT_MS = 20_000
 
@@ -428,18 +434,7 @@ def test_nothing_is_in_the_way_of_screen_readers(visit: Callable[..., Visitor], 
     page = visit().open(path)
     if page.locator("#filter-channel").count():
         page.locator("#filter-channel").click()
-    page.evaluate(AXE.read_text())
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        found = page.evaluate(
-            "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
-        )
-        serious = [
-            (scheme, each["id"], each["help"], [node["html"][:150] for node in each["nodes"]][:3])
-            for each in found
-            if each["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+    assert in_the_way_of_screen_readers(page, "serious", "critical") == []
 
 
 @pytest.mark.parametrize("width", [320, 3_000])

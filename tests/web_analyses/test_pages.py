@@ -8,7 +8,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from lake_testing.analysis_runs import begun_run, end_run, ended_run, printed, progressed
-from lake_testing.chromium import AXE, CHROMIUM, Visitor, launched_chromium, silent_visitors
+from lake_testing.chromium import (
+    CHROMIUM,
+    Visitor,
+    in_the_way_of_screen_readers,
+    launched_chromium,
+    silent_visitors,
+)
 from telemetry_lake.analysis_jobs.store import JobStore
 from telemetry_lake.storage.object_store import ObjectStore
 
@@ -39,22 +45,6 @@ def log_in(page: Page, name: str, password: str) -> None:
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("button", name="Log out")).to_be_visible(timeout=WAIT_MS)
-
-
-def axe(page: Page) -> list[tuple[str, ...]]:
-    """Return what is in the way of screen readers, in light and in dark."""
-    page.evaluate(AXE.read_text())
-    found = []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        violations = page.evaluate(
-            "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
-        )
-        found += [
-            (scheme, each["id"], each["help"], *[node["html"][:150] for node in each["nodes"]][:3])
-            for each in violations
-        ]
-    return found
 
 
 @pytest.mark.slow
@@ -89,7 +79,7 @@ def test_the_way_of_2014_from_the_log_in_to_a_shared_result(
     page.get_by_label("Dates (UTC)").fill("last-7-days")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("systems")
-    assert axe(page) == []
+    assert in_the_way_of_screen_readers(page) == []
 
     # Airflow would run it now: what its tasks leave behind is written here.
     settings = service.lake.settings
@@ -105,14 +95,14 @@ def test_the_way_of_2014_from_the_log_in_to_a_shared_result(
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the result").click()
     assert download.value.path().read_bytes() == b"Linux\t3\nWINNT\t12\n"
-    assert axe(page) == []
+    assert in_the_way_of_screen_readers(page) == []
 
     page.get_by_role("link", name="systems").click()
     page.get_by_role("link", name="Edit").click()
     page.get_by_label("Repeat").select_option("daily")
     page.get_by_label("Hour (UTC)").select_option("4")
     page.get_by_label("Visible to").select_option("public")
-    assert axe(page) == []
+    assert in_the_way_of_screen_readers(page) == []
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.locator(".facts-list")).to_contain_text("daily at 04:00 UTC")
     expect(page.locator(".facts-list time")).to_have_count(3)
@@ -178,4 +168,4 @@ def test_pages_work_on_phones_and_without_javascript(
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE_WIDTH
     visitor = visit()
     visitor.context.add_cookies([cookie])  # type: ignore[list-item]
-    assert axe(visitor.open(path)) == []
+    assert in_the_way_of_screen_readers(visitor.open(path)) == []

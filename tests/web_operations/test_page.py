@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from lake_testing.chromium import AXE, CHROMIUM, Visitor, launched_chromium, silent_visitors
+from lake_testing.chromium import (
+    CHROMIUM,
+    Visitor,
+    in_the_way_of_screen_readers,
+    launched_chromium,
+    silent_visitors,
+)
 
 WAIT_MS = 60_000
 PHONE_WIDTH = 320
@@ -49,22 +55,6 @@ def shown_picture(page: Page) -> Any:
     return page.locator("svg.way:visible")
 
 
-def axe(page: Page) -> list[tuple[str, ...]]:
-    """Return what is in the way of screen readers, in light and in dark."""
-    page.evaluate(AXE.read_text())
-    found = []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        violations = page.evaluate(
-            "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
-        )
-        found += [
-            (scheme, each["id"], each["help"], *[node["html"][:150] for node in each["nodes"]][:3])
-            for each in violations
-        ]
-    return found
-
-
 def test_from_the_log_in_to_what_is_red_and_back(visit: Callable[..., Visitor], site: Any) -> None:
     page = visit().open("/")
     page.get_by_role("link", name="Operations").first.click()
@@ -90,13 +80,13 @@ def test_from_the_log_in_to_what_is_red_and_back(visit: Callable[..., Visitor], 
             expect(queue).to_have_accessible_name(re.compile("red since"))
             expect(queue).to_contain_text("▲ red")
             expect(page.locator("#part-queue")).to_contain_text("4 messages are dead letters.")
-            assert axe(page) == []
+            assert in_the_way_of_screen_readers(page) == []
     finally:
         site.exporter.show("queue_messages", 0, queue="dead_letters", state="waiting")
     expect(queue).to_contain_text("dead letters: 0")
     if site.prometheus is not None:
         expect(page.locator("#verdict")).to_contain_text("Nothing is red.")
-    assert axe(page) == []
+    assert in_the_way_of_screen_readers(page) == []
 
 
 @pytest.mark.parametrize("width", [PHONE_WIDTH, 700, WALL_WIDTH])
