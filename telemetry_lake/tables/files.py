@@ -193,6 +193,18 @@ class _ArrowInputFile(InputFile):
         return opened
 
 
+def row_groups_between(metadata: Any, start: int, end: int) -> list[int]:
+    """Return the numbers of the row groups of a Parquet file that begin between two positions.
+
+    `metadata` is the file's in pyarrow; a row group that begins at `end` is not among them.
+    """
+    return [
+        number
+        for number in range(metadata.num_row_groups)
+        if start <= row_group_offset(metadata.row_group(number)) < end
+    ]
+
+
 def row_group_offset(row_group: Any) -> int:
     """Return where a row group of a Parquet file begins, in bytes, as in Iceberg's split offsets.
 

@@ -7,21 +7,20 @@ counts are kept for some minutes. What a filter lets through is added up from th
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from telemetry_lake.analysis_jobs.documents import JobRequest
 from telemetry_lake.analysis_jobs.filter_fields import FILTER_COLUMNS
 from telemetry_lake.analysis_jobs.sandbox.kept_files import KeptFiles
-from telemetry_lake.analysis_jobs.sandbox.try_it import asked_dates
+from telemetry_lake.analysis_jobs.sandbox.try_it import FILTER_NAME, asked_dates
 from telemetry_lake.failures import FatalError
 from telemetry_lake.mapreduce.form import SAMPLE_PERCENT_MAX, refuse_live_pings
-from telemetry_lake.mapreduce.reading.filter_rules import FilterRule, load_filter, rows_let_through
+from telemetry_lake.mapreduce.reading.filter_rules import FilterRule, read_filter, rows_let_through
 from telemetry_lake.tables.definitions import table_definition
 
 PINGS: Final = "pings"
@@ -76,15 +75,11 @@ class Counting:
         refuse_live_pings(request.table)
         asked = asked_dates(request, now or datetime.now(UTC))
         rules = _rules(request, has_dates=asked["first"] is not None)
-        table = pq.read_table(self._counts.get(asked))
+        table = pq.read_table(self._counts.get(asked)).combine_chunks()
         said = table.schema.metadata or {}
         total, counted = int(said[TOTAL]), int(said[READ])
         pings: NDArray[np.int64] = table.column(PINGS).to_numpy()
-        masks = {
-            column: np.ones(len(pings), np.bool_) if mask is None else mask
-            for column in FILTER_COLUMNS
-            for mask in (_mask(table, [rule for rule in rules if rule.column == column]),)
-        }
+        masks = {column: _mask(table, column, rules) for column in FILTER_COLUMNS}
         scale = total / counted if counted else 0.0
         share = scale * request.sample / SAMPLE_PERCENT_MAX
         values = {
@@ -103,10 +98,8 @@ def _rules(request: JobRequest, *, has_dates: bool) -> tuple[FilterRule, ...]:
     """Return the rules of a filter; raises FatalError when one is about a column that is not counted."""
     if not request.filter:
         return ()
-    with TemporaryDirectory() as folder:
-        document = Path(folder, "filter.json")
-        document.write_text(request.filter, encoding="utf-8")
-        rules = load_filter(document, table_definition(request.table.table_name), has_dates=has_dates)
+    table = table_definition(request.table.table_name)
+    rules = read_filter(request.filter.encode(), table, has_dates=has_dates, name=FILTER_NAME)
     others = sorted({rule.column for rule in rules if not rule.lets_everything_through} - {*FILTER_COLUMNS})
     if others:
         raise FatalError(
@@ -115,9 +108,11 @@ def _rules(request: JobRequest, *, has_dates: bool) -> tuple[FilterRule, ...]:
     return rules
 
 
-def _mask(table: Any, rules: Sequence[FilterRule]) -> NDArray[np.bool_] | None:
-    batches = table.combine_chunks().to_batches()
-    return rows_let_through(rules, batches[0]) if batches else None
+def _mask(table: pa.Table, column: str, rules: Sequence[FilterRule]) -> NDArray[np.bool_]:
+    """Return which rows the rules about a column let through; the table is in one piece."""
+    own = [rule for rule in rules if rule.column == column]
+    masks = [rows_let_through(own, batch) for batch in table.to_batches()]
+    return np.ones(table.num_rows, np.bool_) if not masks or masks[0] is None else masks[0]
 
 
 def _most_common(column: Any, pings: NDArray[np.int64], scale: float) -> list[ValueCount]:

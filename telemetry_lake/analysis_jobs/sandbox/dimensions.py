@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from telemetry_lake.analysis_jobs.filter_fields import FILTER_COLUMNS
 from telemetry_lake.analysis_jobs.sandbox.counting import PINGS, READ, TOTAL
+from telemetry_lake.analysis_jobs.sandbox.try_it import dates_asked
 from telemetry_lake.failures import TelemetryLakeError
 from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.reading.units import FilePart, plan_units
@@ -26,7 +26,7 @@ from telemetry_lake.settings import Role, load_settings
 from telemetry_lake.tables.catalog import load_lake_catalog
 from telemetry_lake.tables.catalog_failures import catalog_failures
 from telemetry_lake.tables.definitions import table_definition
-from telemetry_lake.tables.files import READ_ONLY_FILE_IO, ReadOnlyFileIO, row_group_offset
+from telemetry_lake.tables.files import READ_ONLY_FILE_IO, ReadOnlyFileIO, row_groups_between
 
 COUNTING_MAX_SECONDS: Final = 10.0
 COMBINATIONS_MAX_COUNT: Final = 200_000
@@ -39,10 +39,7 @@ def count(asked: dict[str, Any], file: Path) -> None:
     """Write the counts of what is asked for to `file`."""
     settings = load_settings(role=Role.SCRIPT)
     definition = table_definition(asked["table"])
-    first, last = (
-        None if asked[name] is None else date.fromisoformat(asked[name]) for name in ("first", "last")
-    )
-    dates = RowFilter((), first, last)
+    dates = RowFilter((), *dates_asked(asked))
     with catalog_failures(f"looking up the table {definition.name}"):
         table = load_lake_catalog(settings, file_io=READ_ONLY_FILE_IO).load_table(definition.name)
         plan = plan_units(table, dates)
@@ -83,9 +80,8 @@ def _row_groups(part: FilePart, io: ReadOnlyFileIO) -> Iterator[pa.Table]:
     names = list(FILTER_COLUMNS)
     with cast("pa.NativeFile", io.new_input(part.location).open()) as source:
         file = pq.ParquetFile(source)
-        for number in range(file.num_row_groups):
-            if part.start <= row_group_offset(file.metadata.row_group(number)) < part.end:
-                yield file.read_row_group(number, columns=names, use_threads=False).select(names)
+        for number in row_groups_between(file.metadata, part.start, part.end):
+            yield file.read_row_group(number, columns=names, use_threads=False).select(names)
 
 
 def main() -> None:

@@ -7,28 +7,26 @@ box.
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telemetry_lake.analysis_jobs.sandbox.try_it import PINGS
+from telemetry_lake.analysis_jobs.sandbox.try_it import FILTER_NAME, PINGS, dates_asked
 from telemetry_lake.failures import FatalError, TelemetryLakeError
 from telemetry_lake.histograms.list_kernels import read_lists
 from telemetry_lake.mapreduce.form import SAMPLE_PERCENT_MAX
-from telemetry_lake.mapreduce.reading.filter_rules import FilterRule, load_filter
+from telemetry_lake.mapreduce.reading.filter_rules import FilterRule, read_filter
 from telemetry_lake.mapreduce.reading.row_filter import RowFilter
 from telemetry_lake.mapreduce.reading.units import FilePart, plan_units
 from telemetry_lake.settings import Role, load_settings
 from telemetry_lake.tables.catalog import load_lake_catalog
 from telemetry_lake.tables.catalog_failures import catalog_failures
 from telemetry_lake.tables.definitions import TableDefinition, table_definition
-from telemetry_lake.tables.files import READ_ONLY_FILE_IO, ReadOnlyFileIO, row_group_offset
+from telemetry_lake.tables.files import READ_ONLY_FILE_IO, ReadOnlyFileIO, row_groups_between
 from telemetry_lake.units import MIB
 
 PARTS: Final = 8
@@ -75,15 +73,10 @@ def compile_kernels() -> None:
 def _filter(asked: dict[str, Any], definition: TableDefinition) -> RowFilter:
     rules: tuple[FilterRule, ...] = ()
     if asked["filter"]:
-        with tempfile.TemporaryDirectory() as folder:
-            document = Path(folder, "filter.json")
-            document.write_text(asked["filter"], encoding="utf-8")
-            rules = load_filter(document, definition, has_dates=asked["first"] is not None)
-    first, last = (
-        None if asked[name] is None else date.fromisoformat(asked[name]) for name in ("first", "last")
-    )
+        text = asked["filter"].encode()
+        rules = read_filter(text, definition, has_dates=asked["first"] is not None, name=FILTER_NAME)
     sample = None if asked["sample"] == SAMPLE_PERCENT_MAX else asked["sample"]
-    return RowFilter(rules, first, last, sample)
+    return RowFilter(rules, *dates_asked(asked), sample)
 
 
 def _rows(parts: list[FilePart], row_filter: RowFilter, schema: pa.Schema, io: ReadOnlyFileIO) -> pa.Table:
@@ -117,11 +110,7 @@ def _wanted(
     with cast("pa.NativeFile", io.new_input(part.location).open()) as source:
         file = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
         names = set(file.schema_arrow.names)
-        groups = [
-            group
-            for group in range(file.num_row_groups)
-            if part.start <= row_group_offset(file.metadata.row_group(group)) < part.end
-        ]
+        groups = row_groups_between(file.metadata, part.start, part.end)
         if not groups:
             return
         for batch in file.iter_batches(_BATCH_ROWS, groups, use_threads=False):

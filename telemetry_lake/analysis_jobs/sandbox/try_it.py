@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
@@ -30,6 +30,8 @@ from telemetry_lake.storage.records import Record
 from telemetry_lake.units import KIB, MIB
 
 PINGS: Final = 1_000
+FILTER_NAME: Final = "of the job"
+"""What messages call the filter that is given with a job."""
 LIMITS: Final = Limits(memory_bytes=1_024 * MIB, disk_bytes=128 * MIB, processes=64, seconds=20)
 SHOWN_MAX_CHARACTERS: Final = 64 * KIB
 """The most of the output, and of what the script prints, that is shown."""
@@ -98,6 +100,14 @@ def asked_dates(request: JobRequest, now: datetime) -> dict[str, str | None]:
         "first": None if dates is None else dates.first.isoformat(),
         "last": None if dates is None else dates.last.isoformat(),
     }
+
+
+def dates_asked(asked: Mapping[str, Any]) -> tuple[date | None, date | None]:
+    """Return the first and the last date of what `asked_dates` said; None for an open end."""
+    first, last = (
+        None if asked[name] is None else date.fromisoformat(asked[name]) for name in ("first", "last")
+    )
+    return first, last
 
 
 class Trials:

@@ -116,23 +116,28 @@ def rows_let_through(rules: Iterable[FilterRule], batch: pa.RecordBatch) -> NDAr
 
 
 def load_filter(path: Path, table: TableDefinition, *, has_dates: bool) -> tuple[FilterRule, ...]:
-    """The rules of the filter document in the file `path`, with submission dates as YYYYMMDD.
-
-    The document may be a template of the original, in which `__TARGET_DATE__` stood for the day of a run: the
-    dates of the run take its place, so it needs some (`has_dates`). Raises FatalError, which says what is
-    wrong in it and what is possible.
-    """
+    """Return the rules of the filter document in the file `path`; see `read_filter`."""
     try:
         with path.open("rb") as file:
             text = file.read(FILTER_MAX_BYTES + 1)
     except OSError as error:
         raise FatalError(f"the filter {path} cannot be read: {error}") from error
+    return read_filter(text, table, has_dates=has_dates, name=str(path))
+
+
+def read_filter(text: bytes, table: TableDefinition, *, has_dates: bool, name: str) -> tuple[FilterRule, ...]:
+    """Return the rules of a filter document, with submission dates as YYYYMMDD; messages call it `name`.
+
+    The document may be a template of the original, in which `__TARGET_DATE__` stood for the day of a run: the
+    dates of the run take its place, so it needs some (`has_dates`). Raises FatalError, which says what is
+    wrong in it and what is possible.
+    """
     if len(text) > FILTER_MAX_BYTES:
-        raise FatalError(f"the filter {path} has more than {FILTER_MAX_BYTES:,} bytes")
+        raise FatalError(f"the filter {name} has more than {FILTER_MAX_BYTES:,} bytes")
     if _TARGET_DATE.search(text):
         if not has_dates:
             raise FatalError(
-                f"the filter {path} is a template, which says __TARGET_DATE__: give the run dates, which "
+                f"the filter {name} is a template, which says __TARGET_DATE__: give the run dates, which "
                 "take its place"
             )
         text = _TARGET_DATE.sub(b'"*"', text)
@@ -142,7 +147,7 @@ def load_filter(path: Path, table: TableDefinition, *, has_dates: bool) -> tuple
         # For a value that could have been text, a list or a range, the last error is about the range.
         last = error.errors(include_url=False)[-1]
         place = ".".join(str(part) for part in last["loc"])
-        raise FatalError(f"the filter {path} cannot be used: {place or 'it'}: {last['msg']}") from error
+        raise FatalError(f"the filter {name} cannot be used: {place or 'it'}: {last['msg']}") from error
     possible = [
         column.name
         for column in table.columns
@@ -151,7 +156,7 @@ def load_filter(path: Path, table: TableDefinition, *, has_dates: bool) -> tuple
     for rule in document.dimensions:
         if rule.column not in possible:
             raise FatalError(
-                f"the filter {path} names {rule.field_name!r}; possible are {', '.join(ORIGINAL_NAMES)} "
+                f"the filter {name} names {rule.field_name!r}; possible are {', '.join(ORIGINAL_NAMES)} "
                 f"and the columns {', '.join(possible)}"
             )
     return tuple(_with_dates_as_then(rule) for rule in document.dimensions)

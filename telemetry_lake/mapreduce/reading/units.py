@@ -21,7 +21,7 @@ from pyiceberg.table import Table
 from telemetry_lake import columns
 from telemetry_lake.failures import FatalError
 from telemetry_lake.mapreduce.reading.row_filter import RowFilter
-from telemetry_lake.tables.files import ReadOnlyFileIO, row_group_offset
+from telemetry_lake.tables.files import ReadOnlyFileIO, row_groups_between
 
 UNIT_BYTES: Final = 16 * 1024 * 1024
 """The size of the part of the table's files that makes a unit of work."""
@@ -206,10 +206,8 @@ class _OpenFile:
 
     def batches(self) -> Iterator[tuple[Batch, int]]:
         read = [name for name in self._wanted.types.names if name in self._columns]
-        for group in range(self._file.num_row_groups):
+        for group in row_groups_between(self._file.metadata, self._part.start, self._part.end):
             metadata = self._file.metadata.row_group(group)
-            if not self._part.start <= row_group_offset(metadata) < self._part.end:
-                continue
             if not self._filter.may_allow(_statistics(metadata, self._filter.columns)):
                 yield Batch(self._rows_of_nothing(), self, (group, 0, 0), None), metadata.num_rows
                 continue
