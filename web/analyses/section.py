@@ -1,7 +1,6 @@
 """The analysis service as a section of the web pages."""
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -23,6 +22,7 @@ from web.analyses.run_pages import run_router
 from web.analyses.service import Service
 from web.analyses.users import UsersFile
 from web.analyses.visitors import API, START, Visitors
+from web.background import Background
 from web.layout import Layout, Link
 
 CLEANING_SECONDS: Final = 3_600
@@ -51,8 +51,12 @@ class AnalysesSection:
             self._open_id = OpenId(web.openid, web.public_url)
         self._service = Service(settings)
         self._visitors = Visitors(self._access, self._users, web)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_clean, name="sessions", daemon=True)
+        self._cleaning = Background(
+            "sessions",
+            self._remove_old,
+            rest_seconds=CLEANING_SECONDS,
+            failed="removing old sessions failed",
+        )
 
     @property
     def visitors(self) -> Visitors:
@@ -86,12 +90,11 @@ class AnalysesSection:
 
     def start(self) -> None:
         """Begin to remove sessions that have ended."""
-        self._thread.start()
+        self._cleaning.start()
 
     def stop(self) -> None:
         """Stop that."""
-        self._stopping.set()
-        self._thread.join(STOP_WAIT_SECONDS)
+        self._cleaning.stop(STOP_WAIT_SECONDS)
         self._service.close()
 
     def heartbeat(self) -> tuple[bool, dict[str, object]]:
@@ -103,12 +106,8 @@ class AnalysesSection:
             return False, {"problem": str(error)}
         return True, {"problem": None}
 
-    def _keep_clean(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._access.remove_old(datetime.now(UTC).date())
-            except TelemetryLakeError as error:
-                _log.warning("old sessions cannot be removed: %s", error)
-            except Exception:  # noqa: BLE001 - any failure is logged, and the next try may succeed
-                _log.exception("removing old sessions failed")
-            self._stopping.wait(CLEANING_SECONDS)
+    def _remove_old(self) -> None:
+        try:
+            self._access.remove_old(datetime.now(UTC).date())
+        except TelemetryLakeError as error:
+            _log.warning("old sessions cannot be removed: %s", error)

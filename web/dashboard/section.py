@@ -19,6 +19,7 @@ from telemetry_lake.failures import ConfigurationError, TelemetryLakeError
 from telemetry_lake.histograms.bucket_ranges import BucketRange, HistogramType, bucket_bounds
 from telemetry_lake.settings import Settings, WebSettings
 from telemetry_lake.storage.object_store import ObjectStore
+from web.background import Background
 from web.dashboard.old_routes import old_router
 from web.dashboard.routes import dashboard_router
 from web.dashboard.source import Source
@@ -38,7 +39,6 @@ class DashboardSection:
         """
         web = settings.web
         _refuse_forgotten_thresholds(web)
-        self._poll_seconds = web.cubes_poll_seconds
         self._copy = LocalCopy(
             ObjectStore(settings.s3),
             settings.s3.lake_bucket,
@@ -56,8 +56,14 @@ class DashboardSection:
         self._source = Source(
             self._copy, thresholds, web.stale_after_hours, hashlib.sha256(known.encode()).hexdigest()[:8]
         )
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_current, name="cubes", daemon=True)
+        self._problem: str | None = None
+        self._fetching = Background(
+            "cubes",
+            self._bring_up_to_date,
+            rest_seconds=web.cubes_poll_seconds,
+            failed="looking for new cubes failed",
+            prepare=_prepare,
+        )
 
     @property
     def navigation(self) -> Sequence[Link]:
@@ -82,12 +88,11 @@ class DashboardSection:
 
     def start(self) -> None:
         """Begin to keep the copy of the cubes current."""
-        self._thread.start()
+        self._fetching.start()
 
     def stop(self) -> None:
         """Stop that, and close the copy."""
-        self._stopping.set()
-        self._thread.join(STOP_WAIT_SECONDS)
+        self._fetching.stop(STOP_WAIT_SECONDS)
         self._copy.close()
 
     def heartbeat(self) -> tuple[bool, dict[str, object]]:
@@ -105,29 +110,29 @@ class DashboardSection:
         except NoCubes as error:
             return False, {"version": None, "problem": str(error)}
 
-    def _keep_current(self) -> None:
-        # Computing bounds for the first time takes seconds, and no reader should wait for that.
-        for kind in (HistogramType.EXPONENTIAL, HistogramType.LINEAR):
-            bucket_bounds(BucketRange(kind, 1, 100, 10))
-        # Of this thread alone: readers come before what is fetched and merged for later ones.
-        this_thread = threading.get_native_id()
-        niceness = max(os.getpriority(os.PRIO_PROCESS, this_thread), BACKGROUND_NICENESS)
-        os.setpriority(os.PRIO_PROCESS, this_thread, niceness)
-        problem: str | None = None
-        while not self._stopping.is_set():
-            merged = False
-            try:
-                if self._copy.refresh():
-                    _log.warning("serving the cubes of version %s", self._copy.version)
-                merged = self._copy.merge()
-                problem = None
-            except TelemetryLakeError as error:
-                if str(error) != problem:
-                    _log.warning("the cubes cannot be brought up to date: %s", error)
-                problem = str(error)
-            except Exception:  # noqa: BLE001 - any failure is logged, and the next look may succeed
-                _log.exception("looking for new cubes failed")
-            self._stopping.wait(0 if merged else self._poll_seconds)
+    def _bring_up_to_date(self) -> float | None:
+        """Fetch what is new, or merge some days; there is no rest while more may be merged."""
+        try:
+            if self._copy.refresh():
+                _log.warning("serving the cubes of version %s", self._copy.version)
+            merged = self._copy.merge()
+        except TelemetryLakeError as error:
+            if str(error) != self._problem:
+                _log.warning("the cubes cannot be brought up to date: %s", error)
+            self._problem = str(error)
+            return None
+        self._problem = None
+        return 0 if merged else None
+
+
+def _prepare() -> None:
+    """Do what takes seconds before anybody asks for it, and give way to readers from then on."""
+    for kind in (HistogramType.EXPONENTIAL, HistogramType.LINEAR):
+        bucket_bounds(BucketRange(kind, 1, 100, 10))
+    # Of this thread alone: readers come before what is fetched and merged for later ones.
+    this_thread = threading.get_native_id()
+    niceness = max(os.getpriority(os.PRIO_PROCESS, this_thread), BACKGROUND_NICENESS)
+    os.setpriority(os.PRIO_PROCESS, this_thread, niceness)
 
 
 def _refuse_forgotten_thresholds(web: WebSettings) -> None:

@@ -13,6 +13,7 @@ from telemetry_lake.failures import TelemetryLakeError
 from telemetry_lake.monitoring.volumes import Volumes, kept_volumes
 from telemetry_lake.settings import WebSettings
 from telemetry_lake.storage.records import RecordStore
+from web.background import Background
 from web.operations.parts import ALL_PARTS
 from web.operations.prometheus import Point, Prometheus, Rules
 from web.operations.reading import TIMEOUT_SECONDS, Samples, Unreadable, fetched
@@ -87,8 +88,12 @@ class Watch:
             rules=None if self._prometheus is None else Known(),
         )
         self._seldom_at: datetime | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_reading, name="operations", daemon=True)
+        self._reading = Background(
+            "operations",
+            self.read,
+            rest_seconds=settings.operations_poll_seconds,
+            failed="reading what operations shows failed",
+        )
 
     def look(self) -> Look:
         """Return what is known now."""
@@ -97,12 +102,11 @@ class Watch:
 
     def start(self) -> None:
         """Begin to read."""
-        self._thread.start()
+        self._reading.start()
 
     def stop(self) -> None:
         """Stop that."""
-        self._stopping.set()
-        self._thread.join(STOP_WAIT_SECONDS)
+        self._reading.stop(STOP_WAIT_SECONDS)
         self._client.close()
 
     def read(self) -> None:
@@ -132,14 +136,6 @@ class Watch:
         return {
             part.name: self._prometheus.history(part.history, until) for part in ALL_PARTS if part.history
         }
-
-    def _keep_reading(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.read()
-            except Exception:  # noqa: BLE001 - any failure is logged, and the next reading may succeed
-                _log.exception("reading what operations shows failed")
-            self._stopping.wait(self._settings.operations_poll_seconds)
 
 
 def _tried(known: Known[T], read: Callable[[], T | None], now: datetime) -> Known[T]:
