@@ -4,16 +4,12 @@ CloudFormation would notice a missing output when the stack before is deployed, 
 kind when the next one is half made. `problems` finds both in the files.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from provisioning.templates import STACK_ORDER
-from telemetry_lake.project_files import PROJECT_ROOT
+from provisioning.templates import load_templates
 
-TEMPLATES: Final = PROJECT_ROOT / "cloudformation"
 OF_THE_DEPLOYMENT: Final = frozenset({"Environment", "PackageKey"})
 """What the deployer knows by itself."""
 _IDS: Final = {
@@ -28,13 +24,9 @@ _REFERENCE: Final = re.compile(r"\$\{(\w+)\}")
 Templates = Mapping[str, Mapping[str, Any]]
 
 
-def load_templates(folder: Path = TEMPLATES) -> dict[str, dict[str, Any]]:
+def contents() -> dict[str, Mapping[str, Any]]:
     """Return the templates by the names of their stacks, in their order, functions in their long forms."""
-    from cfnlint.decode import cfn_yaml
-
-    loaded = {stack: cfn_yaml.load(str(folder / f"{stack}.yaml")) for stack in STACK_ORDER}
-    # Plain dictionaries and texts, where the linter has some that know their lines.
-    return {stack: json.loads(json.dumps(template)) for stack, template in loaded.items()}
+    return {template.stack: template.content for template in load_templates()}
 
 
 def problems(templates: Templates, files: Mapping[str, Mapping[str, Any]]) -> list[str]:

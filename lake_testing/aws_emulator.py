@@ -184,13 +184,9 @@ class AwsEmulator:
                 "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
                 "AWS_SESSION_TOKEN": "",
             },
-            check_health=lambda: _check_health(self.url),
+            check_health=lambda: probe("the emulator of AWS", f"{self.url}/_ministack/health"),
             ports={self.port: "GATEWAY_PORT"},
         )
-
-
-def _check_health(url: str) -> None:
-    probe("the emulator of AWS", f"{url}/_ministack/health")
 
 
 def credentials_of(sts: Any, role_arn: str) -> dict[str, Any]:

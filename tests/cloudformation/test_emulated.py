@@ -9,10 +9,10 @@ from typing import Any, Final
 import pytest
 from botocore.exceptions import ClientError
 
-from build_tools.template_joins import TEMPLATES, load_templates
+from build_tools.template_joins import contents
 from lake_testing.aws_emulator import AwsEmulator
 from lake_testing.stack import wait_until
-from provisioning.templates import STACK_ORDER
+from provisioning.templates import STACK_ORDER, TEMPLATE_FOLDER
 
 ENVIRONMENT: Final = "emulated"
 IMAGE: Final = "/emulated/image"
@@ -118,7 +118,7 @@ def assert_machines_start_with_the_scripts(emulator: AwsEmulator) -> None:
     for text in given:
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
         assert f"ENVIRONMENT={ENVIRONMENT}\n" in text
-    for script in (TEMPLATES / "user_data").glob("*.sh"):
+    for script in (TEMPLATE_FOLDER / "user_data").glob("*.sh"):
         assert any(script.read_text() in text for text in given), script.name
 
 
@@ -127,10 +127,10 @@ class Stacks:
 
     def __init__(self, emulator: AwsEmulator) -> None:
         self.cloudformation = emulator.client("cloudformation")
-        self.templates = load_templates()
+        self.templates = contents()
         self.outputs: dict[str, str] = {}
         emulator.client("ssm").put_parameter(Name=IMAGE, Type="String", Value="ami-0123456789abcdef0")
-        given = json.loads((TEMPLATES / "parameters" / "2014.json").read_text())
+        given = json.loads((TEMPLATE_FOLDER / "parameters" / "2014.json").read_text())
         self._given = {name: str(value) for name, value in given.items()} | {
             "Environment": ENVIRONMENT,
             "OnAws": "no",
@@ -164,7 +164,7 @@ class Stacks:
         values = {**self._given, **self.outputs}
         return {
             "StackName": f"telemetry-lake-{ENVIRONMENT}-{stack}",
-            "TemplateBody": (TEMPLATES / f"{stack}.yaml").read_text(),
+            "TemplateBody": (TEMPLATE_FOLDER / f"{stack}.yaml").read_text(),
             "Parameters": [
                 {"ParameterKey": name, "ParameterValue": values[name]}
                 for name in self.templates[stack]["Parameters"]
@@ -226,7 +226,7 @@ def test_every_stack_is_made_changed_and_removed_and_keeps_its_data(stacks, aws_
 
 
 def test_what_the_emulator_does_not_make_is_known(capsys):
-    left_out = {stack: of_aws_only(template) for stack, template in load_templates().items()}
+    left_out = {stack: of_aws_only(template) for stack, template in contents().items()}
     with capsys.disabled():
         for stack, types in left_out.items():
             if types:

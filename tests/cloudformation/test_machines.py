@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from build_tools.template_joins import TEMPLATES
 from lake_testing.aws_emulator import AwsEmulator
+from provisioning.templates import TEMPLATE_FOLDER
 from telemetry_lake.deploy.machine import ENVIRONMENT_TAG, NODE_TAG, claim_volume, wait_for_end
 from telemetry_lake.failures import ConfigurationError, FatalError
 
@@ -95,7 +95,7 @@ def metadata(aws_emulator: AwsEmulator) -> Iterator[Metadata]:
 
 def fetch(metadata: Metadata, s3_url: str, key: str, root: Path) -> subprocess.CompletedProcess[str]:
     """Run the part of a machine's start that fetches its package, which needs no rights on this machine."""
-    script = (TEMPLATES / "user_data" / "fetch_package.sh").read_text()
+    script = (TEMPLATE_FOLDER / "user_data" / "fetch_package.sh").read_text()
     fetching, _, rest = script.partition('fetch "$PACKAGE_KEY" "$home"\n')
     assert rest
     return subprocess.run(

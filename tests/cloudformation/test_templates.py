@@ -4,24 +4,25 @@ import copy
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from build_tools import user_data
-from build_tools.template_joins import TEMPLATES, load_templates, problems
-from provisioning.templates import STACK_ORDER
+from build_tools.template_joins import contents, problems
+from provisioning.templates import STACK_ORDER, TEMPLATE_FOLDER
 from telemetry_lake.project_files import PROJECT_ROOT
 
 TEMPLATE_MAX_BYTES: Final = 51_200
 """The longest template that CloudFormation takes without a bucket."""
-PARAMETER_FILES: Final = sorted((TEMPLATES / "parameters").glob("*.json"))
+PARAMETER_FILES: Final = sorted((TEMPLATE_FOLDER / "parameters").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
-def templates() -> dict[str, dict[str, Any]]:
-    return load_templates()
+def templates() -> dict[str, Mapping[str, Any]]:
+    return contents()
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,11 @@ def files() -> dict[str, dict[str, Any]]:
 
 
 def test_cfn_lint_finds_nothing_with_the_house_rules():
+    cfn_lint, rules = Path(sys.executable).with_name("cfn-lint"), TEMPLATE_FOLDER / "rules"
     run = subprocess.run(
         [
-            *(str(Path(sys.executable).with_name("cfn-lint")), "--append-rules", str(TEMPLATES / "rules")),
-            *("--non-zero-exit-code", "informational", "--", *map(str, sorted(TEMPLATES.glob("*.yaml")))),
+            *map(str, (cfn_lint, "--append-rules", rules, "--non-zero-exit-code", "informational", "--")),
+            *map(str, sorted(TEMPLATE_FOLDER.glob("*.yaml"))),
         ],
         capture_output=True,
         text=True,
@@ -42,12 +44,12 @@ def test_cfn_lint_finds_nothing_with_the_house_rules():
     )
     assert run.returncode == 0, run.stdout + run.stderr
     # No template asks to be excepted.
-    assert not [path.name for path in TEMPLATES.glob("*.yaml") if "cfn-lint" in path.read_text()]
+    assert not [path.name for path in TEMPLATE_FOLDER.glob("*.yaml") if "cfn-lint" in path.read_text()]
 
 
 def test_there_is_a_template_for_each_stack_and_none_is_too_long():
-    assert {path.stem for path in TEMPLATES.glob("*.yaml")} == set(STACK_ORDER)
-    for path in TEMPLATES.glob("*.yaml"):
+    assert {path.stem for path in TEMPLATE_FOLDER.glob("*.yaml")} == set(STACK_ORDER)
+    for path in TEMPLATE_FOLDER.glob("*.yaml"):
         assert path.stat().st_size <= TEMPLATE_MAX_BYTES, path.name
 
 
@@ -106,11 +108,11 @@ def test_the_page_explains_every_parameter_that_is_not_an_output(templates):
 
 def test_the_scripts_of_machines_are_in_the_templates_as_they_are():
     joined = set()
-    for path in TEMPLATES.glob("*.yaml"):
+    for path in TEMPLATE_FOLDER.glob("*.yaml"):
         text = path.read_text()
         assert user_data.joined(text) == text, "run python -m build_tools.user_data"
         joined |= set(user_data.scripts_of(text))
-    scripts = {str(path.relative_to(PROJECT_ROOT)) for path in (TEMPLATES / "user_data").glob("*.sh")}
+    scripts = {str(path.relative_to(PROJECT_ROOT)) for path in (TEMPLATE_FOLDER / "user_data").glob("*.sh")}
     assert joined == scripts
     for script in scripts:
         subprocess.run(["bash", "-n", PROJECT_ROOT / script], check=True)

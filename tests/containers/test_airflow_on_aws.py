@@ -4,7 +4,7 @@ import base64
 import os
 import subprocess
 
-from build_tools.template_joins import load_templates
+from build_tools.template_joins import contents
 from telemetry_lake.project_files import PROJECT_ROOT
 
 SCRIPT = PROJECT_ROOT / "docker" / "airflow_on_aws.sh"
@@ -55,7 +55,7 @@ def test_a_container_gets_only_what_its_secrets_allow():
 
 
 def test_workers_have_no_key_of_airflow_and_the_others_no_password_of_the_broker():
-    resources = load_templates()["orchestration"]["Resources"]
+    resources = contents()["orchestration"]["Resources"]
     secrets = {
         name.removesuffix("Task"): {
             secret["Name"]
