@@ -8,7 +8,8 @@ from typing import Final
 import yaml
 
 from lake_testing.stack import RunningProgram, free_ports
-from local_stack.program import LOOPBACK, Program, probe
+from local_stack.monitoring import prometheus_program
+from local_stack.program import LOOPBACK
 
 PROMETHEUS: Final = shutil.which("prometheus")
 PROMTOOL: Final = shutil.which("promtool")
@@ -20,7 +21,6 @@ class RunningPrometheus(RunningProgram):
 
     def __init__(self, folder: Path, targets: Mapping[str, str], rules: list[dict[str, object]]) -> None:
         """`targets` are addresses as host:port by the names of jobs."""
-        assert PROMETHEUS is not None
         port = free_ports(1)
         self.url = f"http://{LOOPBACK}:{port}"
         settings = {
@@ -32,23 +32,5 @@ class RunningPrometheus(RunningProgram):
             ],
         }
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
         (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "test", "rules": rules}]}))
-        super().__init__(
-            Program(
-                name="prometheus",
-                command=(
-                    PROMETHEUS,
-                    f"--config.file={folder / 'prometheus.yaml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={LOOPBACK}:{port}",
-                ),
-                directory=folder,
-                log_file=folder / "prometheus.log",
-                check_health=self._check_health,
-                after=(),
-            )
-        )
-
-    def _check_health(self) -> None:
-        probe("Prometheus", f"{self.url}/-/ready")
+        super().__init__(prometheus_program(folder, settings, port=port, log_file=folder / "prometheus.log"))

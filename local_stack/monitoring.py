@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,7 +66,7 @@ class Monitoring:
             command=("nice", "-n", str(NICENESS), sys.executable, "-m", "telemetry_lake", "export-metrics"),
             directory=self.project_root,
             log_file=self.layout.log(EXPORTER),
-            check_health=lambda: _probe("the exporter", self.exporter_url),
+            check_health=lambda: probe("the exporter", self.exporter_url),
             environment={
                 "TELEMETRY_LAKE_MONITORING__PORT": str(self.exporter_port),
                 "TELEMETRY_LAKE_MONITORING__STATE_DIRECTORY": str(self.layout.data("monitoring")),
@@ -80,53 +80,31 @@ class Monitoring:
         return self._prometheus(), self._alertmanager()
 
     def _prometheus(self) -> Program:
-        data = self.layout.data(PROMETHEUS)
-        file = data / "prometheus.yaml"
-        return Program(
-            name=PROMETHEUS,
-            command=(
-                _installed(0),
-                f"--config.file={file}",
-                f"--storage.tsdb.path={data / 'tsdb'}",
-                f"--storage.tsdb.retention.time={RETENTION_DAYS}d",
-                f"--storage.tsdb.retention.size={RETENTION_MEGABYTES}MB",
-                f"--web.listen-address={LOOPBACK}:{self.prometheus_port}",
-            ),
-            directory=data,
+        program = prometheus_program(
+            self.layout.data(PROMETHEUS),
+            self.prometheus_configuration(),
+            f"--storage.tsdb.retention.time={RETENTION_DAYS}d",
+            f"--storage.tsdb.retention.size={RETENTION_MEGABYTES}MB",
+            port=self.prometheus_port,
             log_file=self.layout.log(PROMETHEUS),
-            check_health=lambda: _probe("Prometheus", f"{self.prometheus_url}/-/ready"),
-            files={file: json.dumps(self.prometheus_configuration(), indent=2)},
-            ports={self.prometheus_port: "LOCAL_STACK_PROMETHEUS_PORT"},
         )
+        return replace(program, ports={self.prometheus_port: "LOCAL_STACK_PROMETHEUS_PORT"})
 
     def _alertmanager(self) -> Program:
-        data = self.layout.data(ALERTMANAGER)
-        given = self.project_root / "monitoring" / "alertmanager.yaml"
-        without = data / "alertmanager.yaml"
-        return Program(
-            name=ALERTMANAGER,
-            command=(
-                _installed(1),
-                f"--config.file={given if given.exists() else without}",
-                f"--storage.path={data / 'storage'}",
-                f"--data.retention={ALERT_RETENTION_HOURS}h",
-                f"--web.listen-address={LOOPBACK}:{self.alertmanager_port}",
-                # Alone, it needs no port for others of its kind.
-                "--cluster.listen-address=",
-            ),
-            directory=data,
+        program = alertmanager_program(
+            self.layout.data(ALERTMANAGER),
+            self.project_root / "monitoring" / "alertmanager.yaml",
+            f"--data.retention={ALERT_RETENTION_HOURS}h",
+            port=self.alertmanager_port,
             log_file=self.layout.log(ALERTMANAGER),
-            check_health=lambda: _probe("Alertmanager", f"{self.alertmanager_url}/-/ready"),
-            files={without: json.dumps(_TELLS_NOBODY, indent=2)},
-            ports={self.alertmanager_port: "LOCAL_STACK_ALERTMANAGER_PORT"},
         )
+        return replace(program, ports={self.alertmanager_port: "LOCAL_STACK_ALERTMANAGER_PORT"})
 
     def prometheus_configuration(self) -> Mapping[str, Any]:
         """Return Prometheus's configuration: JSON, which is YAML."""
-        rules = self.project_root / "monitoring" / "rules.yaml"
         return {
             "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
-            "rule_files": [str(rules)] if rules.exists() else [],
+            "rule_files": [str(self.project_root / "monitoring" / "rules.yaml")],
             "alerting": {
                 "alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{self.alertmanager_port}"]}]}]
             },
@@ -151,14 +129,53 @@ class Monitoring:
         }
 
 
-_TELLS_NOBODY: Final = {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
-"""Alerts are shown and sent nowhere."""
+def prometheus_program(
+    directory: Path, configuration: Mapping[str, Any], *flags: str, port: int, log_file: Path
+) -> Program:
+    """Return a Prometheus that keeps its data in a folder.
+
+    Raises ConfigurationError when none is installed.
+    """
+    file = directory / "prometheus.yaml"
+    return Program(
+        name=PROMETHEUS,
+        command=(
+            _installed(0),
+            f"--config.file={file}",
+            f"--storage.tsdb.path={directory / 'tsdb'}",
+            f"--web.listen-address={LOOPBACK}:{port}",
+            *flags,
+        ),
+        directory=directory,
+        log_file=log_file,
+        check_health=lambda: probe("Prometheus", f"http://{LOOPBACK}:{port}/-/ready"),
+        # JSON is YAML.
+        files={file: json.dumps(configuration, indent=2)},
+    )
+
+
+def alertmanager_program(directory: Path, file: Path, *flags: str, port: int, log_file: Path) -> Program:
+    """Return an Alertmanager with the configuration in a file, which keeps its data in a folder.
+
+    Raises ConfigurationError when none is installed.
+    """
+    return Program(
+        name=ALERTMANAGER,
+        command=(
+            _installed(1),
+            f"--config.file={file}",
+            f"--storage.path={directory / 'storage'}",
+            f"--web.listen-address={LOOPBACK}:{port}",
+            # Alone, it needs no port for others of its kind.
+            "--cluster.listen-address=",
+            *flags,
+        ),
+        directory=directory,
+        log_file=log_file,
+        check_health=lambda: probe("Alertmanager", f"http://{LOOPBACK}:{port}/-/ready"),
+    )
 
 
 def _installed(number: int) -> str:
     name = PROMETHEUS_PACKAGES[number]
     return required(name, package=name)
-
-
-def _probe(what: str, url: str) -> None:
-    probe(what, url)

@@ -35,7 +35,7 @@ class Unhealthy(Exception):
 class Program:
     """One long-running process of the stack.
 
-    `check_health` returns when the program does its work and raises Unhealthy when it does not.
+    `check_health` returns anything when the program does its work and raises Unhealthy when it does not.
     `check_ready`, where there is one, has to pass once after every start as well.
     `after` names the programs and steps that must be ready before this one is started.
     """
@@ -44,7 +44,7 @@ class Program:
     command: tuple[str, ...]
     directory: Path
     log_file: Path
-    check_health: Callable[[], None]
+    check_health: Callable[[], object]
     check_ready: Callable[[], None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)

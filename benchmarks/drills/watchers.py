@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,8 @@ import yaml
 from pydantic import SecretStr
 
 from lake_testing.stack import RunningProgram, free_ports
-from local_stack.program import LOOPBACK, Program, probe, required
+from local_stack.monitoring import alertmanager_program, prometheus_program
+from local_stack.program import LOOPBACK, Program, probe
 from telemetry_lake.monitoring.alarms import rules
 from telemetry_lake.monitoring.alertmanager import alertmanager_configuration
 from telemetry_lake.monitoring.watchdog import WATCHDOG, WatchersSilent, check_watchdog
@@ -207,7 +208,7 @@ def running_watchers(
 
 
 def _prometheus(directory: Path, *, port: int, alertmanager_port: int, rule_file: dict[str, Any]) -> Program:
-    configuration_file, rules_file = directory / "prometheus.yaml", directory / "rules.yaml"
+    rules_file = directory / "rules.yaml"
     configuration = {
         "global": {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL},
         "rule_files": [str(rules_file)],
@@ -223,43 +224,23 @@ def _prometheus(directory: Path, *, port: int, alertmanager_port: int, rule_file
             }
         ],
     }
-    return Program(
-        name="drill-prometheus",
-        command=(
-            required("prometheus", package="prometheus"),
-            f"--config.file={configuration_file}",
-            f"--storage.tsdb.path={directory / 'prometheus'}",
-            f"--web.listen-address={LOOPBACK}:{port}",
-            "--rules.alert.resend-delay=1s",
-            "--log.level=warn",
-        ),
-        directory=directory,
+    program = prometheus_program(
+        directory,
+        configuration,
+        "--rules.alert.resend-delay=1s",
+        "--log.level=warn",
+        port=port,
         log_file=directory / "prometheus.log",
-        check_health=lambda: _check("Prometheus", port),
-        files={
-            configuration_file: yaml.safe_dump(configuration),
-            rules_file: yaml.safe_dump(rule_file, width=10_000),
-        },
     )
+    return replace(program, files={**program.files, rules_file: yaml.safe_dump(rule_file, width=10_000)})
 
 
 def _alertmanager(directory: Path, *, port: int, sink: Sink) -> Program:
-    configuration_file = directory / "alertmanager.yaml"
-    return Program(
-        name="drill-alertmanager",
-        command=(
-            required("prometheus-alertmanager", package="prometheus-alertmanager"),
-            f"--config.file={configuration_file}",
-            f"--storage.path={directory / 'alertmanager'}",
-            f"--web.listen-address={LOOPBACK}:{port}",
-            "--cluster.listen-address=",
-            "--log.level=warn",
-        ),
-        directory=directory,
-        log_file=directory / "alertmanager.log",
-        check_health=lambda: _check("Alertmanager", port),
-        files={configuration_file: yaml.safe_dump(drilled_configuration(sink.port))},
+    file = directory / "alertmanager.yaml"
+    program = alertmanager_program(
+        directory, file, "--log.level=warn", port=port, log_file=directory / "alertmanager.log"
     )
+    return replace(program, files={file: yaml.safe_dump(drilled_configuration(sink.port))})
 
 
 def drilled_configuration(sink_port: int) -> dict[str, Any]:
@@ -279,7 +260,3 @@ def _tell_at_once(route: dict[str, Any]) -> None:
         route["repeat_interval"] = INTERVAL if "watchdog" in route["receiver"] else "1h"
     for inner in route.get("routes", ()):
         _tell_at_once(inner)
-
-
-def _check(what: str, port: int) -> None:
-    probe(what, f"http://{LOOPBACK}:{port}/-/ready")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import httpx
 import yaml
 
 from lake_testing.stack import RunningProgram, free_ports
-from local_stack.program import LOOPBACK, Program, probe
+from local_stack.monitoring import alertmanager_program
+from local_stack.program import LOOPBACK
 
 
 class RunningAlertmanager:
@@ -20,22 +22,8 @@ class RunningAlertmanager:
         port = free_ports(1)
         file = directory / "alertmanager.yaml"
         self.url = f"http://{LOOPBACK}:{port}"
-        self._program = RunningProgram(
-            Program(
-                name="alertmanager",
-                command=(
-                    "prometheus-alertmanager",
-                    f"--config.file={file}",
-                    f"--storage.path={directory / 'storage'}",
-                    f"--web.listen-address={LOOPBACK}:{port}",
-                    "--cluster.listen-address=",
-                ),
-                directory=directory,
-                log_file=directory / "log",
-                check_health=self._check,
-                files={file: yaml.safe_dump(configuration)},
-            )
-        )
+        program = alertmanager_program(directory, file, port=port, log_file=directory / "log")
+        self._program = RunningProgram(replace(program, files={file: yaml.safe_dump(configuration)}))
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -57,6 +45,3 @@ class RunningAlertmanager:
         }
         answer = httpx.post(f"{self.url}/api/v2/alerts", json=[content], trust_env=False)
         answer.raise_for_status()
-
-    def _check(self) -> None:
-        probe("Alertmanager", f"{self.url}/-/ready")
