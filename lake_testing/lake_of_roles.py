@@ -14,6 +14,7 @@ from typing import Final
 import boto3
 import pytest
 from pydantic import SecretStr
+from pyiceberg.table import ALWAYS_TRUE
 
 from lake_testing.shipping import SAMPLE_MESSAGE
 from lake_testing.stack import (
@@ -31,7 +32,9 @@ from telemetry_lake.deploy.roles import RIGHTS, Right
 from telemetry_lake.raw.index_queue import IndexQueue
 from telemetry_lake.settings import AccessKey, Role, Settings, load_settings
 from telemetry_lake.storage.aws import client_arguments
+from telemetry_lake.storage.object_store import ObjectStore
 from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
+from telemetry_lake.tables.definitions import LIVE_PINGS, LIVE_REJECTED_PINGS
 
 ROLE_KEYS: Final = {
     role: AccessKey(access_key_id=f"key-of-{role}", secret_access_key=SecretStr(f"secret-of-{role}"))
@@ -106,7 +109,7 @@ def s3_of_roles(embedded_sqs: EmbeddedSqs, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def lake_of_roles(s3_of_roles: EmbeddedS3, embedded_sqs: EmbeddedSqs, tmp_path: Path) -> LakeOfRoles:
-    """Return the lake, with its tables and with queues of this test's own."""
+    """Return the lake, with its tables, with queues of this test's own, and without a ping."""
     embedded_sqs.start()
     unique = uuid.uuid4().hex[:12]
     sqs = replace(embedded_sqs.service, queues=(f"raw-index-{unique}", f"raw-index-dlq-{unique}"))
@@ -115,8 +118,22 @@ def lake_of_roles(s3_of_roles: EmbeddedS3, embedded_sqs: EmbeddedSqs, tmp_path: 
     for queue in sqs.queues:
         client.create_queue(QueueName=queue)
     client.close()
+    _forget_pings(settings)
     environment = lake_environment(s3_of_roles.service, sqs, roles=())
     return LakeOfRoles(s3_of_roles.service, sqs, settings, environment)
+
+
+def _forget_pings(settings: Settings) -> None:
+    """Delete the raw objects and live rows of the tests before."""
+    store = ObjectStore(settings.s3)
+    raw = settings.s3.raw_bucket
+    store.delete(raw, [entry.key for entry in store.list_objects(raw, "")])
+    catalog = load_lake_catalog(settings)
+    for name in (LIVE_PINGS, LIVE_REJECTED_PINGS):
+        table = catalog.load_table(name)
+        snapshot = table.current_snapshot()
+        if snapshot is not None and snapshot.summary is not None and snapshot.summary["total-records"] != "0":
+            table.delete(ALWAYS_TRUE)
 
 
 def _settings(s3: SeaweedFs, sqs: ElasticMq, directory: Path) -> Settings:

@@ -19,7 +19,8 @@ from telemetry_lake.storage.records import all_at_once
 SCRIPT = "def map(key, dimensions, value, context):\n    context.write(dimensions[2], 1)\n"
 API = "/api/v1/analyses"
 LISTED_TIMES = 5
-LIST_MAX_SECONDS = 0.3
+DOCUMENTS_READ = 10_000
+LIST_MAX_RATIO = 2.5
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +282,7 @@ def test_without_airflow_a_run_is_refused_with_a_sentence(service: Any, ada: htt
     assert "not told where Airflow is" in answer.json()["error"]["sentence"]
 
 
-def test_a_list_of_a_thousand_jobs_takes_less_than_300_ms_of_the_server(
+def test_a_list_of_a_thousand_jobs_costs_the_server_what_reading_documents_does(
     service: Any, store: ObjectStore, ada: httpx.Client
 ) -> None:
     bucket = service.lake.settings.s3.lake_bucket
@@ -307,16 +308,18 @@ def test_a_list_of_a_thousand_jobs_takes_less_than_300_ms_of_the_server(
     all_at_once(put, range(1_000))
     assert "many-0999" in ada.get("/analyses").text
     server = psutil.Process(service.pages.pid)
-    before = sum(server.cpu_times()[:2])
-    times = []
+    document = job.model_dump_json()
+    busy = reference = 0.0
     for _ in range(LISTED_TIMES):
-        begin = time.monotonic()
+        before = sum(server.cpu_times()[:2])
         ada.get("/analyses").raise_for_status()
-        times.append(time.monotonic() - begin)
-    busy = (sum(server.cpu_times()[:2]) - before) / LISTED_TIMES
-    print(f"list of 1,000 jobs: {busy:.3f} s of processor time, {min(times):.3f} s until it is there")
-    # What other work on the machine takes is not in the processor time.
-    assert busy < LIST_MAX_SECONDS
+        busy += sum(server.cpu_times()[:2]) - before
+        before = time.process_time()
+        for _ in range(DOCUMENTS_READ):
+            Job.model_validate_json(document)
+        reference += time.process_time() - before
+    print(f"list of 1,000 jobs: {busy / LISTED_TIMES:.3f} s of processor time, {busy / reference:.2f} of it")
+    assert busy < LIST_MAX_RATIO * reference
 
 
 def test_the_api_describes_itself(ada: httpx.Client) -> None:
