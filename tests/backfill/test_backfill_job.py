@@ -406,6 +406,7 @@ def test_documents_of_files_without_a_date_go_to_the_dates_they_say(
     }
 
 
+@pytest.mark.long
 def test_a_real_hdfs_that_loses_a_data_node_and_every_replica_of_a_block(
     settings: Settings, spark: SparkSession, catalog: Catalog, hdfs: Hdfs, hdfs_directory: str
 ):

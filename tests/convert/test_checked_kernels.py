@@ -89,7 +89,7 @@ def test_one_past_the_end_is_an_error_in_the_checked_variant_only(checked, raise
     assert (done.returncode, done.stdout) == (0, f"{raised}\n"), done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1_800)
 @pytest.mark.skipif(CHECKED, reason="these are the tests that the checked variant runs")
 def test_conversion_passes_its_tests_on_the_checked_variant():

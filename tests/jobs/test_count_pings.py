@@ -146,7 +146,7 @@ def test_the_job_runs_under_spark_submit(lake_with_a_ping: Lake):
     assert counts(load_lake_catalog(lake_with_a_ping.settings)) == {(MONDAY, "main"): 1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_dag_runs_the_job_for_the_dates_of_its_form(lake_with_a_ping: Lake, tmp_path: Path):
     (run,), output = run_dags(

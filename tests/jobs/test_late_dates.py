@@ -82,6 +82,7 @@ def test_a_service_that_is_away_ends_the_run():
         list(in_turn("some.table", MONTH, OF_YESTERDAY, make, late_dates=3))
 
 
+@pytest.mark.long
 @on_one_catalog
 def test_after_a_long_outage_every_date_becomes_stable_and_aggregated_by_itself(
     spark: SparkSession, catalog: Catalog, settings: Settings

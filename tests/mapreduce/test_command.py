@@ -57,7 +57,7 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_leaves_no_output_and_the_next_one_gives_it(
     lake_of_pings: Lake, pings: Pings, tmp_path: Path
 ) -> None:
