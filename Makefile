@@ -142,6 +142,10 @@ bench-pipeline: install ## Measure a whole stack under 732 pings/s: backlog, fre
 bench-aged-lake: install ## Measure what operations cost in a lake that is a year old, beside a new one (10 minutes)
 	@$(PYTHON) -m benchmarks.aged_lake $(ARGUMENTS)
 
+.PHONY: bench-mass-replay
+bench-mass-replay: install ## Replay a million rejected pings while the drain commits, and count them (10 minutes)
+	@$(PYTHON) -m benchmarks.mass_replay $(ARGUMENTS)
+
 .PHONY: bench-mapreduce
 bench-mapreduce: install ## Measure map-reduce scripts over 20,000 pings of 72 KB and 5,000,000 rows of dimensions (10 minutes)
 	@$(PYTHON) -m benchmarks.mapreduce $(ARGUMENTS)

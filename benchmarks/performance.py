@@ -78,6 +78,11 @@ SECTIONS = {
         "Each operation takes turns in a new lake and in one with what a year at 732 pings/s leaves behind. "
         "The ratio of the medians says what age costs.",
     ),
+    "mass_replay": Section(
+        "A replay of a million pings",
+        "Rejected pings are sent through the drain again, all at once, while further pings are shipped and "
+        "both are drained. Afterwards each has to be one row.",
+    ),
     "anomalies": Section(
         "Anomalies of volumes",
         "Simulated fleets, watched as the lake watches its tables, on seeds that the thresholds were not "
