@@ -2,21 +2,18 @@
 
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from email import message_from_bytes
-from email.policy import default
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from pydantic import SecretStr
 
-from lake_testing.stack import free_ports
+from lake_testing.notice_receivers import REFUSED_MAILBOX, Hook, Mails, running_hook, running_mail_server
+from local_stack.program import LOOPBACK
 from telemetry_lake.analysis_jobs.documents import (
     Job,
     JobDraft,
@@ -47,47 +44,6 @@ RUN: Final = "job.os.20261123T120000Z"
 ALL: Final = [event.value for event in NotifyOn]
 
 
-class Mails:
-    """A mail server's other end: keeps what comes, and answers as it is told to."""
-
-    def __init__(self) -> None:
-        self.received: list[Any] = []
-        self.answers: list[str] = []
-        self.refused = "nobody@example.org"
-
-    async def handle_RCPT(  # noqa: N802 (aiosmtpd's name)
-        self, server: Any, session: Any, envelope: Any, address: str, options: Any
-    ) -> str:
-        if address == self.refused:
-            return "550 no such mailbox"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 (aiosmtpd's name)
-        if self.answers:
-            return self.answers.pop(0)
-        assert session.ssl is not None
-        mail = message_from_bytes(envelope.content, policy=default)
-        self.received.append((envelope.rcpt_tos, mail))
-        return "250 OK"
-
-
-class Hook(BaseHTTPRequestHandler):
-    """A web hook that keeps what it is sent."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        status = self.server.answers.pop(0) if self.server.answers else 204  # type: ignore[attr-defined]
-        self.server.received.append((self.path, self.headers["Idempotency-Key"], body))  # type: ignore[attr-defined]
-        self.send_response(status)
-        self.send_header("Location", "http://169.254.169.254/")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of 127.0.0.1 and its key."""
@@ -110,47 +66,33 @@ def mails(certificate: tuple[Path, Path]) -> Iterator[tuple[Mails, MailSettings]
     """A mail server that asks for TLS and a password, and the settings to reach it."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
-    mails, port = Mails(), free_ports(1)
+    mails = Mails()
 
     def check(server: Any, session: Any, envelope: Any, mechanism: str, given: Any) -> AuthResult:
         return AuthResult(success=(given.login, given.password) == (b"lake", b"hush"))
 
-    server = Controller(
-        mails,
-        hostname="127.0.0.1",
-        port=port,
-        tls_context=context,
-        require_starttls=True,
-        authenticator=check,
-        auth_required=True,
-    )
-    server.start()
-    yield (
-        mails,
-        MailSettings(
-            host="127.0.0.1",
-            port=port,
-            certificates_file=certificate[0],
-            user="lake",
-            password=SecretStr("hush"),
-            sender="lake@example.org",
-            retry_wait_seconds=0,
-        ),
-    )
-    server.stop()
+    with running_mail_server(
+        mails, tls_context=context, require_starttls=True, authenticator=check, auth_required=True
+    ) as port:
+        yield (
+            mails,
+            MailSettings(
+                host=LOOPBACK,
+                port=port,
+                certificates_file=certificate[0],
+                user="lake",
+                password=SecretStr("hush"),
+                sender="lake@example.org",
+                retry_wait_seconds=0,
+            ),
+        )
 
 
 @pytest.fixture
-def hook() -> Iterator[Any]:
+def hook() -> Iterator[Hook]:
     """A web hook on loopback."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    server.received, server.answers = [], []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_hook() as hook:
+        yield hook
 
 
 def request_of(job: Job | None) -> RunRequest:
@@ -204,13 +146,13 @@ def test_people_are_told_once_however_often_the_end_is_seen(
     draft: Callable[..., JobDraft],
     lake_settings: Settings,
     mails: tuple[Mails, MailSettings],
-    hook: Any,
+    hook: Hook,
 ) -> None:
     server, mail = mails
     server.answers = ["451 try again later"]
-    hook.answers = [503]
-    url = f"http://127.0.0.1:{hook.server_address[1]}/hook/token?a=b"
-    told = {"on": ALL, "mails": ["ann@example.org", server.refused], "webhooks": [url]}
+    hook.answers = [HTTPStatus.SERVICE_UNAVAILABLE]
+    url = f"{hook.url}/hook/token?a=b"
+    told = {"on": ALL, "mails": ["ann@example.org", REFUSED_MAILBOX], "webhooks": [url]}
     job = jobs.create(ANN, draft(notify=told))
     settings = lake_settings.model_copy(
         update={
@@ -223,16 +165,16 @@ def test_people_are_told_once_however_often_the_end_is_seen(
     outcome = outcome_of(RunState.FAILED, "script.py:2 (value['x']): TypeError")
     for _ in range(2):
         notifier.on_end(request_of(job), outcome, None)
-    ((recipients, received),) = server.received
-    assert recipients == ["ann@example.org"]
+    (received,) = server.received
+    assert (server.recipients, server.encrypted) == ([["ann@example.org"]], [True])
     assert (received["From"], received["Subject"]) == ("lake@example.org", "[telemetry] os failed")
     text = received.get_content()
     assert "script.py:2 (value['x']): TypeError" in text
     assert f"https://lake.example.org/analyses/runs/{RUN}" in text
     assert "To get no more of them, edit the job" in text
-    assert [path for path, _, _ in hook.received] == ["/hook/token?a=b"] * 2, "503 is tried again"
-    assert hook.received[1][1] == f"{RUN}/failure"
-    assert b'"state":"failed"' in hook.received[1][2].replace(b" ", b"")
+    assert [call.path for call in hook.received] == ["/hook/token?a=b"] * 2, "503 is tried again"
+    assert hook.received[1].idempotency_key == f"{RUN}/failure"
+    assert b'"state":"failed"' in hook.received[1].body.replace(b" ", b"")
     mark = RecordStore(jobs.objects, jobs.bucket).read(notified_key(RUN, "failure"), Notified)
     assert mark is not None
     assert (mark.told, len(mark.problems)) == (2, 1)
@@ -268,15 +210,15 @@ def test_hooks_in_private_networks_are_not_called_and_redirects_not_followed(
     jobs: JobStore,
     draft: Callable[..., JobDraft],
     lake_settings: Settings,
-    hook: Any,
+    hook: Hook,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    url = f"http://localhost:{hook.server_address[1]}/hook/token"
+    url = f"{hook.url.replace(LOOPBACK, 'localhost')}/hook/token"
     job = jobs.create(ANN, draft(notify={"on": ALL, "webhooks": [url]}))
     Notifier(jobs, lake_settings).on_end(request_of(job), outcome_of(RunState.FAILED), None)
     assert hook.received == []
     assert "in a private network, or on this machine" in caplog.text
-    hook.answers = [302]
+    hook.answers = [HTTPStatus.FOUND]
     allowed = WebhookSettings(allow_private_addresses=True, retry_wait_seconds=0)
     settings = lake_settings.model_copy(update={"webhooks": allowed})
     Notifier(jobs, settings).on_end(request_of(job), outcome_of(RunState.TIMED_OUT), None)

@@ -1,17 +1,14 @@
 """What a real Alertmanager tells: the outer watcher, and people by mail."""
 
-import email
-import email.policy
 import shutil
 from datetime import timedelta
-from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
 
-from lake_testing.stack import free_ports, wait_until
+from lake_testing.notice_receivers import Mails, running_mail_server
+from lake_testing.stack import wait_until
+from local_stack.program import LOOPBACK
 from telemetry_lake.monitoring.alarms import BY_NAME
 from telemetry_lake.monitoring.alertmanager import alertmanager_configuration
 from telemetry_lake.monitoring.watchdog import WATCHDOG, WatchersSilent, check_watchdog
@@ -22,22 +19,6 @@ pytestmark = pytest.mark.skipif(
     shutil.which("prometheus-alertmanager") is None,
     reason="Alertmanager is not installed: apt-get install prometheus-alertmanager",
 )
-
-
-class MailBox:
-    """An SMTP server that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 (aiosmtpd's name)
-        message = email.message_from_bytes(envelope.content, policy=email.policy.default)
-        assert isinstance(message, EmailMessage)
-        self.mails.append(message)
-        return "250 OK"
-
-    def subjects(self) -> list[str]:
-        return [str(mail["Subject"]) for mail in self.mails]
 
 
 def test_the_outer_watcher_complains_unless_the_watchdog_holds_now(tmp_path: Path) -> None:
@@ -54,12 +35,10 @@ def test_the_outer_watcher_complains_unless_the_watchdog_holds_now(tmp_path: Pat
 
 
 def test_a_mail_says_what_is_wrong_and_what_to_do_and_none_comes_of_what_only_follows(tmp_path: Path) -> None:
-    box = MailBox()
-    server = Controller(box, hostname="127.0.0.1", port=free_ports(1))
-    server.start()
-    try:
+    mails = Mails()
+    with running_mail_server(mails) as port:
         configuration = alertmanager_configuration(
-            MailSettings(host="127.0.0.1", port=server.port, security=MailSecurity.NONE),
+            MailSettings(host=LOOPBACK, port=port, security=MailSecurity.NONE),
             AlertSettings(page_mails=("on-call@example.org",)),
         )
         configuration["route"]["group_wait"] = "0s"
@@ -72,11 +51,10 @@ def test_a_mail_says_what_is_wrong_and_what_to_do_and_none_comes_of_what_only_fo
                     labels={"severity": alarm.severity.value, "instance": "10.0.1.5:8010"},
                     annotations={"summary": f"{name} it is.", "runbook": alarm.runbook},
                 )
-            wait_until(lambda: len(box.mails) >= 2, deadline_seconds=60, what="two mails have come")
-            assert sorted(box.subjects()) == ["[FIRING] S3Unreachable", "[FIRING] SpoolFull"]
-    finally:
-        server.stop()
-    mail = next(mail for mail in box.mails if "SpoolFull" in mail["Subject"])
+            wait_until(lambda: len(mails.received) >= 2, deadline_seconds=60, what="two mails have come")
+            subjects = sorted(mail["Subject"] for mail in mails.received)
+            assert subjects == ["[FIRING] S3Unreachable", "[FIRING] SpoolFull"]
+    mail = next(mail for mail in mails.received if "SpoolFull" in mail["Subject"])
     body = mail.get_body(("plain",))
     assert mail["To"] == "on-call@example.org"
     assert body is not None

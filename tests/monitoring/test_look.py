@@ -115,7 +115,7 @@ def test_a_lake_that_loses_its_pings_says_so_once_and_once_that_they_are_back(
     assert "all pings: 0 pings lately where 60 are usual (-100%)" in mail.get_content()
     assert "Since 2026-11-23 11:43 UTC, found 2026-11-23 12:00 UTC" in mail.get_content()
     assert "https://lake.example.org/operations" in mail.get_content()
-    ((key, body),) = hook.received
+    ((_, key, body),) = hook.received
     assert key.startswith("anomalies/")
     assert json.loads(body)["changes"][0]["change"] == "opened"
 
