@@ -6,6 +6,7 @@ that pyiceberg knows: the REST protocol (the local stack, Glue, S3 Tables), SQL,
 Specification: https://iceberg.apache.org/spec/
 """
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -89,6 +90,21 @@ _PRIMITIVES: Final[dict[str, PrimitiveType]] = {
     "timestamptz": TimestamptzType(),
     "binary": BinaryType(),
 }
+
+
+class _LeftToMaintenance(logging.Filter):
+    """Drops what pyiceberg says when a process may not delete the files of a commit that was overtaken.
+
+    Most roles delete nothing. Maintenance deletes such files with the orphans.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether this is something else."""
+        return not record.getMessage().startswith("Failed to delete ")
+
+
+for _name in ("pyiceberg.catalog", "pyiceberg.table.update.snapshot"):
+    logging.getLogger(_name).addFilter(_LeftToMaintenance())
 
 
 def load_lake_catalog(settings: Settings, *, file_io: str | None = None) -> Catalog:

@@ -34,6 +34,7 @@ from telemetry_lake.storage import object_keys
 from telemetry_lake.storage.aws import client_arguments
 from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
 from telemetry_lake.tables.commits import forbid_commit_retry
+from telemetry_lake.tables.expressions import one_of
 
 BACKFILL: Final = "0123456789abcdef" * 2
 PLACES: Final = {
@@ -302,6 +303,19 @@ def test_the_programs_need_no_more_than_their_roles_have(lake_of_roles):
     with open_lake(lake_of_roles.of(Role.ANALYST)) as lake:
         assert lake.query("SELECT count(*) FROM live.rejected_pings").fetchone() == (1,)
         assert "live.pings" in lake.table_names()
+
+
+def test_a_commit_that_is_overtaken_says_nothing_of_files_that_maintenance_deletes(lake_of_roles, caplog):
+    shipped = ship(lake_of_roles.of(Role.NODE), bad=2)
+    assert drain_once(lake_of_roles.of(Role.DRAIN)).failures == []
+    table = load_lake_catalog(lake_of_roles.of(Role.DRAIN)).load_table("live.rejected_pings")
+    ship(lake_of_roles.of(Role.NODE), bad=1)
+    assert drain_once(lake_of_roles.of(Role.DRAIN)).failures == []
+    table.delete(one_of("document_id", shipped.bad))
+    assert table.scan().to_arrow().num_rows == 1
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("retrying" in message for message in messages)
+    assert not any("delete" in message for message in messages)
 
 
 def test_the_exporter_needs_no_more_than_the_role_monitor_has(lake_of_roles, administrator, tmp_path):
