@@ -63,7 +63,7 @@ DASHBOARDS: Final = (
         "overview",
         "Telemetry Lake: overview",
         "Whether pings become rows and rows become tables, what drives that, and what it costs.",
-        _of_sources("airflow", "analyses", "anomalies", "cost", ""),
+        _of_sources("airflow", "analyses", "anomalies", "cost", "web", ""),
         (
             "telemetry_lake_ingest_requests_total",
             "telemetry_lake_live_newest_row_age_seconds",

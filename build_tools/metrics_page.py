@@ -19,6 +19,7 @@ _TITLES: Final = {
     "airflow": "Airflow",
     "cost": "Cost",
     "anomalies": "Anomalies",
+    "web": "Web pages",
 }
 _BEGINNING: Final = f"""\
 # Metrics

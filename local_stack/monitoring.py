@@ -41,6 +41,7 @@ class Monitoring:
     prometheus_port: int
     alertmanager_port: int
     nodes: Sequence[IngestNode]
+    web_url: str
     layout: Layout
     project_root: Path
 
@@ -70,6 +71,7 @@ class Monitoring:
             environment={
                 "TELEMETRY_LAKE_MONITORING__PORT": str(self.exporter_port),
                 "TELEMETRY_LAKE_MONITORING__STATE_DIRECTORY": str(self.layout.data("monitoring")),
+                "TELEMETRY_LAKE_MONITORING__WEB_URL": self.web_url,
             },
             after=after,
             ports={self.exporter_port: "LOCAL_STACK_EXPORTER_PORT"},

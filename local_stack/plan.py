@@ -20,7 +20,7 @@ from local_stack.lake_environment import AnalysisService, env_file_text, lake_en
 from local_stack.layout import Layout
 from local_stack.monitoring import EXPORTER, Monitoring, installed_prometheus
 from local_stack.postgres import Postgres, choose_database, find_binaries, unprivileged_user
-from local_stack.program import Program, Step
+from local_stack.program import LOOPBACK, Program, Step
 from local_stack.seaweedfs import SeaweedFs
 from local_stack.secret_files import secret
 from local_stack.watch import watcher_program
@@ -324,6 +324,7 @@ def _monitoring(layout: Layout, variables: StackVariables, nodes: tuple[IngestNo
         prometheus_port=variables.prometheus_port,
         alertmanager_port=variables.alertmanager_port,
         nodes=nodes,
+        web_url=f"http://{LOOPBACK}:{variables.web_port}",
         layout=layout,
         project_root=PROJECT_ROOT,
     )

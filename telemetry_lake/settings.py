@@ -600,6 +600,8 @@ class MonitoringSettings(_Group):
     raw_kept_days: PositiveInt = 30
     """How long raw objects are kept, for the estimate of what storing them costs."""
     prices: PriceSettings = PriceSettings()
+    web_url: Annotated[str, Field(pattern=r"^https?://[^/?#\s]+$")] | None = None
+    """Where the web pages are, to see whether they answer; they are not looked at without it."""
 
 
 class Settings(BaseSettings):

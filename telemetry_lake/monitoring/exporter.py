@@ -193,6 +193,7 @@ def exporter_of(settings: "Settings") -> Exporter:
         TableSource,
     )
     from telemetry_lake.monitoring.row_labels import RowLabels
+    from telemetry_lake.monitoring.web_pages import WebSource
     from telemetry_lake.monitoring.work import WorkSource
 
     settings = patient_once(settings)
@@ -214,6 +215,10 @@ def exporter_of(settings: "Settings") -> Exporter:
         _log.warning("TELEMETRY_LAKE_AIRFLOW__URL is not set: nothing is known of Airflow")
     else:
         sources.append(AirflowSource(exporters_api(settings.airflow), directory))
+    if settings.monitoring.web_url is None:
+        _log.warning("TELEMETRY_LAKE_MONITORING__WEB_URL is not set: nothing is known of the web pages")
+    else:
+        sources.append(WebSource(settings.monitoring.web_url))
     return Exporter(sources, batches)
 
 

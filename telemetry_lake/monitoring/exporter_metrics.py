@@ -14,7 +14,7 @@ LABEL_SETS_MAX: Final = 500
 
 SOURCES: Final = (
     *("queue", "batches", "tables", "completeness", "work", "analyses", "airflow", "anomalies"),
-    "cost",
+    *("cost", "web"),
 )
 """What the exporter reads, each by itself: one that fails takes no other with it."""
 QUEUES: Final = ("index", "dead_letters")
@@ -445,6 +445,22 @@ OTHER_METRICS: Final = (
         Unit.SECONDS,
         "Since anomalies were last looked for; absent before the first time.",
         "Above an hour: look at the DAG that looks for them.",
+    ),
+    _metric(
+        "web",
+        "web_up",
+        Kind.GAUGE,
+        Unit.YES_OR_NO,
+        "Whether the home page of the web pages was answered; absent when nobody says where they are.",
+        "0: look at the process `python -m web`, then at what stands in front of it.",
+    ),
+    _metric(
+        "web",
+        "web_answer_seconds",
+        Kind.GAUGE,
+        Unit.SECONDS,
+        "How long the home page took until all of it was there, or until it was given up.",
+        "Above two seconds: the machine of the pages is busy; its log says which requests take long.",
     ),
 )
 

@@ -224,6 +224,21 @@ WORK_ALARMS: Final = (
         wait="30m",
     ),
     Alarm(
+        "WebDown",
+        Severity.TICKET,
+        "The web pages do not answer.",
+        "telemetry_lake_web_up == 0",
+        wait="5m",
+        mutes=("WebSlow",),
+    ),
+    Alarm(
+        "WebSlow",
+        Severity.TICKET,
+        "The home page of the web pages takes {{ $value | humanizeDuration }}.",
+        "avg_over_time(telemetry_lake_web_answer_seconds[<15m|30s>]) > 2",
+        wait="5m",
+    ),
+    Alarm(
         "CostJump",
         Severity.TICKET,
         "A day like the last hour costs {{ $value | humanize }} dollars, half as much again as last week.",

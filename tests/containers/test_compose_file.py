@@ -286,6 +286,7 @@ def test_monitoring_is_set_up_as_in_the_local_stack(stack: Plan, services: dict[
         **{name: value for name, value in programs[EXPORTER].environment.items() if "_MONITORING__" in name},
         "TELEMETRY_LAKE_MONITORING__HOST": "0.0.0.0",
         "TELEMETRY_LAKE_MONITORING__STATE_DIRECTORY": "/var/lib/telemetry_lake/monitoring",
+        "TELEMETRY_LAKE_MONITORING__WEB_URL": "http://web:8050",
     }
     for name in (PROMETHEUS, ALERTMANAGER):
         flags = dict(flag.split("=", 1) for flag in services[name]["command"])

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lake_testing.shipping import ship
 from lake_testing.stack import EmbeddedS3, Lake, free_ports, wait_until
+from lake_testing.web_pages import RunningPages
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.steps import drain_once
 from telemetry_lake.failures import FatalError, RetriableError
@@ -26,6 +27,7 @@ from telemetry_lake.monitoring.exporter_metrics import DAGS
 from telemetry_lake.monitoring.facts import Fact, age, value
 from telemetry_lake.monitoring.lake_sources import AnomalySource
 from telemetry_lake.monitoring.metrics import BY_NAME
+from telemetry_lake.monitoring.web_pages import ANSWER_MAX_SECONDS, WebSource
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import ENV_FILE_VARIABLE, Settings
 from telemetry_lake.storage.object_keys import ANOMALY_STATE_KEY
@@ -143,11 +145,11 @@ def test_every_listed_metric_is_shown_of_a_lake_at_work(tabled_lake, tmp_path):
             reading.read()
             assert reading.is_good, reading.problem
     shown = {sample.name for family in exporter.collect() for sample in family.samples}
-    # Of a lake without a look at all days, without works that were done, and without Airflow.
+    # Of a lake without a look at all days, without works that were done, and without Airflow and pages.
     absent = {
         name
         for name, metric in BY_NAME.items()
-        if metric.source in ("airflow", "completeness") or "_ingest_" in name
+        if metric.source in ("airflow", "completeness", "web") or "_ingest_" in name
     }
     assert shown == BY_NAME.keys() - absent - NEVER_DONE
 
@@ -170,6 +172,24 @@ def test_open_anomalies_are_counted_and_unknown_ones_too(lake_settings):
         ("other", "other"): 1,
     }
     assert counted[()] == 0
+
+
+def test_web_pages_that_do_not_answer_are_down(lake: Lake, tmp_path: Path):
+    pages = RunningPages(lake, tmp_path)
+    source = WebSource(pages.url)
+
+    def seen() -> tuple[float, float]:
+        up, seconds = source.read(datetime.now(UTC))
+        return up.value, seconds.value
+
+    pages.start()
+    try:
+        assert seen()[0] == 1
+    finally:
+        pages.kill()
+    up, seconds = seen()
+    assert up == 0
+    assert 0 < seconds < ANSWER_MAX_SECONDS
 
 
 def test_a_dead_s3_takes_neither_the_queue_nor_the_page_with_it(

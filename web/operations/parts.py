@@ -285,6 +285,16 @@ AROUND: Final = (
         metrics=(f"{LAKE}airflow_",),
     ),
     Part(
+        "web",
+        "Web pages",
+        "What people see: this page, the dashboard and the analyses.",
+        (Figure("answer", f"{LAKE}web_up"), Figure("home page takes", f"{LAKE}web_answer_seconds")),
+        f"max({LAKE}web_answer_seconds)",
+        "time of the home page",
+        Unit.SECONDS,
+        metrics=(f"{LAKE}web_",),
+    ),
+    Part(
         "cost",
         "Cost",
         "What a day like the last hour costs, an estimate.",
