@@ -19,10 +19,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from telemetry_lake.failures import FatalError
 from telemetry_lake.monitoring import metric as listed
 from telemetry_lake.monitoring.exporter_metrics import EXPORTER_METRICS
-from telemetry_lake.monitoring.facts import Fact, Source, value
+from telemetry_lake.monitoring.sources.facts import Fact, Source, value
 
 if TYPE_CHECKING:
-    from telemetry_lake.monitoring.batches import BatchSource
+    from telemetry_lake.monitoring.sources.batches import BatchSource
     from telemetry_lake.settings import Settings
 
 INTERVALS_UNTIL_STALE: Final = 3
@@ -182,9 +182,9 @@ def exporter_of(settings: "Settings") -> Exporter:
     from telemetry_lake.analysis_jobs.runs import Runs
     from telemetry_lake.analysis_jobs.store import JobStore
     from telemetry_lake.drain.connections import LakeConnections
-    from telemetry_lake.monitoring.airflow import AirflowSource, exporters_api
-    from telemetry_lake.monitoring.batches import BatchSource
-    from telemetry_lake.monitoring.lake_sources import (
+    from telemetry_lake.monitoring.sources.airflow import AirflowSource, exporters_api
+    from telemetry_lake.monitoring.sources.batches import BatchSource
+    from telemetry_lake.monitoring.sources.lake_sources import (
         AnalysisSource,
         AnomalySource,
         CompletenessSource,
@@ -192,9 +192,9 @@ def exporter_of(settings: "Settings") -> Exporter:
         QueueSource,
         TableSource,
     )
-    from telemetry_lake.monitoring.row_labels import RowLabels
-    from telemetry_lake.monitoring.web_pages import WebSource
-    from telemetry_lake.monitoring.work import WorkSource
+    from telemetry_lake.monitoring.sources.row_labels import RowLabels
+    from telemetry_lake.monitoring.sources.web_pages import WebSource
+    from telemetry_lake.monitoring.sources.work import WorkSource
 
     settings = patient_once(settings)
     directory = settings.monitoring.state_directory

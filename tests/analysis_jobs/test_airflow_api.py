@@ -19,7 +19,7 @@ from telemetry_lake.analysis_jobs.documents import JobDraft, RunState
 from telemetry_lake.analysis_jobs.runs import Runs, new_token
 from telemetry_lake.analysis_jobs.store import JobStore
 from telemetry_lake.failures import ConfigurationError, FatalError, RetriableError
-from telemetry_lake.monitoring.airflow import AirflowSource, exporters_api
+from telemetry_lake.monitoring.sources.airflow import AirflowSource, exporters_api
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import AirflowSettings, Settings
 from telemetry_lake.storage.aws import client_arguments

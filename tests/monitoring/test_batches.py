@@ -18,12 +18,12 @@ from telemetry_lake.drain.ledger import RowCount
 from telemetry_lake.drain.steps import drain_once
 from telemetry_lake.drain.usual_shares import UsualShares
 from telemetry_lake.failures import ErrorType
-from telemetry_lake.monitoring.batches import BatchSource
 from telemetry_lake.monitoring.exporter import Exporter, Reading
 from telemetry_lake.monitoring.exporter_metrics import CHANNELS, LABEL_SETS_MAX
-from telemetry_lake.monitoring.facts import Fact
 from telemetry_lake.monitoring.metric import OTHER
-from telemetry_lake.monitoring.row_labels import BEGUN_WITH_MAX, RowCounter, RowLabels
+from telemetry_lake.monitoring.sources.batches import BatchSource
+from telemetry_lake.monitoring.sources.facts import Fact
+from telemetry_lake.monitoring.sources.row_labels import BEGUN_WITH_MAX, RowCounter, RowLabels
 from telemetry_lake.raw.raw_object import RawPing
 from telemetry_lake.settings import Settings
 

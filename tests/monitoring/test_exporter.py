@@ -24,10 +24,10 @@ from telemetry_lake.drain.steps import drain_once
 from telemetry_lake.failures import FatalError, RetriableError
 from telemetry_lake.monitoring.exporter import INTERVALS_UNTIL_STALE, Exporter, Reading, exporter_of, serve
 from telemetry_lake.monitoring.exporter_metrics import DAGS
-from telemetry_lake.monitoring.facts import Fact, age, value
-from telemetry_lake.monitoring.lake_sources import AnomalySource
 from telemetry_lake.monitoring.metrics import BY_NAME
-from telemetry_lake.monitoring.web_pages import ANSWER_MAX_SECONDS, WebSource
+from telemetry_lake.monitoring.sources.facts import Fact, age, value
+from telemetry_lake.monitoring.sources.lake_sources import AnomalySource
+from telemetry_lake.monitoring.sources.web_pages import ANSWER_MAX_SECONDS, WebSource
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import ENV_FILE_VARIABLE, Settings
 from telemetry_lake.storage.object_keys import ANOMALY_STATE_KEY

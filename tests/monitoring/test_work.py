@@ -7,10 +7,10 @@ import pytest
 
 from lake_testing.stack import Lake
 from telemetry_lake.drain.connections import LakeConnections
-from telemetry_lake.monitoring.airflow import WITHIN, AirflowRecord
 from telemetry_lake.monitoring.exporter_metrics import DAGS, WORKS
-from telemetry_lake.monitoring.lake_sources import TableSource
-from telemetry_lake.monitoring.work import RULES, WorkSource, late
+from telemetry_lake.monitoring.sources.airflow import WITHIN, AirflowRecord
+from telemetry_lake.monitoring.sources.lake_sources import TableSource
+from telemetry_lake.monitoring.sources.work import RULES, WorkSource, late
 from telemetry_lake.storage.object_keys import RECONCILED_KEY
 from telemetry_lake.tables.definitions import table_names
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import httpx
 
-from telemetry_lake.monitoring.facts import Fact, value
+from telemetry_lake.monitoring.sources.facts import Fact, value
 
 WEB_SECONDS: Final = 30.0
 ANSWER_MAX_SECONDS: Final = 10.0

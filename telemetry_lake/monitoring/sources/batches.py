@@ -18,8 +18,8 @@ from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.ledger import AuditOutcome
 from telemetry_lake.failures import ErrorType
 from telemetry_lake.monitoring.exporter_metrics import BATCH_STAGES, CHANNELS
-from telemetry_lake.monitoring.facts import Fact, KeptRecord, age, oldest, value, values
-from telemetry_lake.monitoring.row_labels import RowCounter, RowLabels, channel_label, error_label
+from telemetry_lake.monitoring.sources.facts import Fact, KeptRecord, age, oldest, value, values
+from telemetry_lake.monitoring.sources.row_labels import RowCounter, RowLabels, channel_label, error_label
 from telemetry_lake.storage.object_keys import (
     AUDIT_PREFIX,
     audit_entry_prefix,

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter
 from telemetry_lake.analysis_jobs.airflow_api import AirflowApi
 from telemetry_lake.failures import FatalError
 from telemetry_lake.monitoring.exporter_metrics import AIRFLOW_COMPONENTS, DAGS, RUN_STATES
-from telemetry_lake.monitoring.facts import Fact, KeptRecord, age, value
+from telemetry_lake.monitoring.sources.facts import Fact, KeptRecord, age, value
 from telemetry_lake.settings import AirflowSettings
 
 AIRFLOW_SECONDS: Final = 30.0

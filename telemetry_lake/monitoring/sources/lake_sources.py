@@ -15,15 +15,15 @@ from telemetry_lake.analysis_jobs.documents import RunState
 from telemetry_lake.analysis_jobs.runs import Runs
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.days import DayLedger
-from telemetry_lake.monitoring.batches import BatchSource
 from telemetry_lake.monitoring.exporter_metrics import (
     ANOMALY_KINDS,
     ANOMALY_SEVERITIES,
     DAY_STATES,
     RAW_OBJECT_STATES,
 )
-from telemetry_lake.monitoring.facts import Fact, age, oldest, value, values
 from telemetry_lake.monitoring.metric import OTHER
+from telemetry_lake.monitoring.sources.batches import BatchSource
+from telemetry_lake.monitoring.sources.facts import Fact, age, oldest, value, values
 from telemetry_lake.raw.index_queue import IndexQueue
 from telemetry_lake.recovery.survey import State
 from telemetry_lake.settings import MonitoringSettings

@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, BaseModel
 
 from telemetry_lake.backfill.journal import Journal
 from telemetry_lake.drain.connections import LakeConnections
-from telemetry_lake.monitoring.facts import Fact, KeptRecord, age, value
-from telemetry_lake.monitoring.lake_sources import TableSource
+from telemetry_lake.monitoring.sources.facts import Fact, KeptRecord, age, value
+from telemetry_lake.monitoring.sources.lake_sources import TableSource
 from telemetry_lake.storage.object_keys import (
     BACKFILL_PREFIX,
     COMPLETENESS_KEY,

@@ -1,0 +1,1 @@
+"""What the exporter reads, each source by itself: queue, batches, tables, works, Airflow, pages."""
