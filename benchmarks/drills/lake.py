@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -13,15 +14,20 @@ import boto3
 from benchmarks.drills.drill import Drill
 from benchmarks.drills.stage import Part, Stage, hanging, repeatedly
 from lake_testing.local_lake import wait_for
+from lake_testing.shipping import greeting, ship_pings
 from local_stack.monitoring import EXPORTER
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.steps import Drain
+from telemetry_lake.raw.index_message import IndexMessage
+from telemetry_lake.raw.index_queue import IndexQueue
 from telemetry_lake.settings import Role, SqsSettings
 from telemetry_lake.storage.aws import client_arguments
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
+MESSAGES: Final = 1_100
+"""A tenth more than may wait: drained before something has waited so long that QueueOld mutes QueueDeep."""
 GARBAGE_RATE: Final = 20.0
 """Pings of an unknown kind, per second: twice as many as the others."""
 WRONG_PRICE: Final = "1000"
@@ -98,6 +104,23 @@ def batch_is_forgotten(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
+def queue_grows(stage: Stage) -> Iterator[None]:
+    now = datetime.now(UTC)
+    settings = stage.settings(Role.NODE)
+    with stage.drain.stopped():
+        message = ship_pings(settings, [greeting(str(uuid4()), at=now)], first=now)
+        again: list[IndexMessage] = [message] * MESSAGES
+        IndexQueue(settings.sqs).send_all(again)
+        yield
+
+
+@contextmanager
+def nothing_drains(stage: Stage) -> Iterator[None]:
+    with stage.drain.stopped():
+        yield
+
+
+@contextmanager
 def shippers_hang(stage: Stage) -> Iterator[None]:
     with hanging(stage.child(node, "shipper") for node in stage.nodes):
         yield
@@ -132,5 +155,7 @@ LAKE_DRILLS: Final = (
         Part.FLOW,
     ),
     Drill(("BatchStuck",), "the messages of a claimed batch are deleted", batch_is_forgotten, Part.FLOW),
+    Drill(("QueueDeep",), f"{MESSAGES} messages are sent, and nothing drains", queue_grows, Part.FLOW),
+    Drill(("QueueOld",), "nothing drains", nothing_drains, Part.FLOW),
     Drill(("CostJump",), "a price is set 2,500 times too high", price_is_wrong, Part.FLOW),
 )
