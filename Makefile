@@ -175,7 +175,7 @@ chaos: install ## Kill processes of a whole stack while a fleet posts, and count
 	@$(PYTHON) -m benchmarks.chaos $(ARGUMENTS)
 
 .PHONY: drills
-drills: install ## Break each part of a real edge, and see its alarm fire and resolve: ARGUMENTS="--only SegmentOld" (12 minutes)
+drills: install ## Break each part of a real stack, and see its alarm fire and resolve: ARGUMENTS="--only SegmentOld" (30 minutes)
 	@$(PYTHON) -m benchmarks.drills $(ARGUMENTS)
 
 .PHONY: mutants

@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks.drills.drill import Drill, DrillFailed, Row, run_drill, wait_until_quiet
-from benchmarks.drills.edge import EDGE_DRILLS
+from benchmarks.drills.every import DRILLS, alarms_of
 from benchmarks.drills.stage import Part, Stage, running_stage
 from benchmarks.results import Recorder, add_results_option, recording
 from lake_testing.local_lake import NotInTime
-from telemetry_lake.monitoring.alarms import ALARMS
 
 FACTOR = 120.0
-DRILLS = (*EDGE_DRILLS,)
 
 
 def main() -> None:
@@ -80,13 +78,6 @@ def _arguments() -> argparse.Namespace:
     )
     add_results_option(parser)
     return parser.parse_args()
-
-
-def alarms_of(part: Part) -> list[str]:
-    """Return the alarms whose parts run in a stage."""
-    if part is Part.LAKE:
-        return [alarm.name for alarm in ALARMS]
-    return [alarm for drill in DRILLS if drill.part is part for alarm in drill.alarms]
 
 
 def quiet(stage: Stage, minutes: float, say: Callable[[str], None]) -> list[str]:

@@ -1,9 +1,8 @@
 """Drills of the edge: ingest nodes, their spools, S3 and SQS."""
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -14,7 +13,7 @@ from uuid import uuid4
 import psutil
 
 from benchmarks.drills.drill import Drill
-from benchmarks.drills.stage import Part, Stage, send_signal
+from benchmarks.drills.stage import Part, Stage, repeatedly, send_signal
 from lake_testing.local_lake import wait_for
 from telemetry_lake.units import MIB
 
@@ -63,7 +62,7 @@ def spools_are_gone(stage: Stage) -> Iterator[None]:
 def worker_starves(stage: Stage) -> Iterator[None]:
     """Stop the worker for most of each half second, as on a machine whose disk or processor is taken."""
     worker = stage.child(stage.nodes[0], "worker")
-    with _repeatedly(lambda: _stop_for_a_moment(worker)):
+    with repeatedly(lambda: _stop_for_a_moment(worker)):
         yield
 
 
@@ -81,7 +80,7 @@ def sqs_is_away(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def spools_fill(stage: Stage) -> Iterator[None]:
-    with stage.without("seaweedfs"), _repeatedly(lambda: _post_large(stage, pause_seconds=0.2)):
+    with stage.without("seaweedfs"), repeatedly(lambda: _post_large(stage, pause_seconds=0.2)):
         yield
 
 
@@ -91,7 +90,7 @@ def spools_are_full(stage: Stage) -> Iterator[None]:
         wait_for(
             lambda: _post_large(stage) == DISK_FULL_STATUS, deadline_seconds=120, what="a node answers 507"
         )
-        with _repeatedly(lambda: _post_large(stage, pause_seconds=0.2)):
+        with repeatedly(lambda: _post_large(stage, pause_seconds=0.2)):
             yield
 
 
@@ -203,24 +202,6 @@ def _flip_a_byte(segment: Path) -> None:
     content = bytearray(segment.read_bytes())
     content[len(content) // 2] ^= 0xFF
     segment.write_bytes(content)
-
-
-@contextmanager
-def _repeatedly(act: Callable[[], object]) -> Iterator[None]:
-    """Do something again and again in a thread for the length of the block."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.is_set():
-            act()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 _BUDGETS: Final = ("IngestErrorBudgetFast", "IngestErrorBudgetSlow", "IngestErrorBudgetLow")

@@ -243,7 +243,9 @@ WORK_ALARMS: Final = (
         Severity.TICKET,
         "A day like the last hour costs {{ $value | humanize }} dollars, half as much again as last week.",
         "sum(telemetry_lake_cost_dollars_per_day) > "
-        "1.5 * sum(avg_over_time(telemetry_lake_cost_dollars_per_day[<7d>] offset <2h>))",
+        "1.5 * sum(avg_over_time(telemetry_lake_cost_dollars_per_day[<7d>] offset <2h>)) "
+        # The estimate of a new lake rises during its first hour: at first the average is of that hour.
+        "and sum(telemetry_lake_cost_dollars_per_day offset <3h>) > 0",
         wait="1h",
     ),
 )

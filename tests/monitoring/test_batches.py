@@ -233,6 +233,16 @@ def test_types_that_schemas_name_are_counted_however_many_are_invented():
     assert few[-1] == RowCount(namespace=None, document_type=None, error_type="invalid_path", rows=1)
 
 
+def test_unknown_types_of_known_namespaces_can_be_foreseen():
+    labels = RowLabels(frozenset({"lake-demo", "telemetry"}), frozenset({("telemetry", "main")}))
+    assert labels.kinds() == [
+        ("telemetry", "main"),
+        ("lake-demo", OTHER),
+        ("telemetry", OTHER),
+        (OTHER, OTHER),
+    ]
+
+
 @pytest.mark.parametrize("more, begun", [(0, BEGUN_WITH_MAX // 5 * 5), (1, 5)])
 def test_series_that_can_be_foreseen_begin_at_zero_if_they_are_not_too_many(more, begun):
     counter = RowCounter(("a", "b", "c", "d", "e"))

@@ -38,7 +38,8 @@ class RowLabels:
 
     def kinds(self) -> list[tuple[str, str]]:
         """Return the labels that can be foreseen; the last are those of everything else."""
-        return [*sorted(self.types), (OTHER, OTHER)]
+        unknown_types = [(namespace, OTHER) for namespace in sorted(self.namespaces)]
+        return [*sorted(self.types), *unknown_types, (OTHER, OTHER)]
 
 
 @dataclass(slots=True)
