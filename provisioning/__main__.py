@@ -13,14 +13,8 @@ from rich.console import Console
 from provisioning import cost, removal
 from provisioning.deployment import Deployment
 from provisioning.display import Terminal
-from provisioning.lake import (
-    FIRST_PING_MAX_SECONDS,
-    Place,
-    create_lake_tables,
-    lake_settings,
-    send_first_ping,
-    wait_for_row,
-)
+from provisioning.first_ping import WAIT_MAX_SECONDS, FirstPing, Target, target_of
+from provisioning.lake import Place, create_lake_tables, maintenance_settings
 from provisioning.package import Package, make_package, upload
 from provisioning.parameters import ENVIRONMENT, PARAMETER_FOLDER, Values, read_parameters
 from provisioning.rolling import GROUP, Nodes
@@ -32,8 +26,6 @@ from telemetry_lake.storage.aws import aws_failures
 from telemetry_lake.storage.object_store import ObjectStore
 from telemetry_lake.units import MIB
 
-PING_ADDRESS: Final = "PingAddress"
-"""The output that says where the balancer of the ingest nodes is."""
 ATTEMPTS_MAX: Final = 5
 
 app = typer.Typer(
@@ -139,10 +131,16 @@ def deploy(
     roll: Annotated[
         bool, typer.Option(help="Replace the ingest nodes that run something else, one after another.")
     ] = True,
+    first_ping: Annotated[
+        bool, typer.Option(help="At the end send a ping, and follow it until it is a row.")
+    ] = True,
     first_ping_url: Annotated[
         str | None,
-        typer.Option(help="Where clients post: a ping is sent there at the end, and found as a row."),
+        typer.Option(help="Where clients post; by default the balancer, under the certificate's name."),
     ] = None,
+    first_ping_max_seconds: Annotated[
+        float, typer.Option(min=0, help="How long the first ping may take until it is a row.")
+    ] = WAIT_MAX_SECONDS,
 ) -> None:
     """Bring the lake to its templates: stacks, code, tables, nodes one by one, and a first ping.
 
@@ -166,17 +164,14 @@ def deploy(
     outputs = deployment.deploy(
         frozenset(allow_replacement or ()), lambda: _confirm("Make these changes?", yes=yes), after
     )
-    names = create_lake_tables(outputs, aws.place, aws.client("sts"), screen.say)
-    screen.say(f"tables: {', '.join(names)}")
+    settings = maintenance_settings(outputs, aws.place, aws.client("sts"), screen.say)
+    screen.say(f"tables: {', '.join(create_lake_tables(settings))}")
     if roll and (replaced := aws.nodes().roll(_groups(stacks), screen.say)):
         screen.say(f"{replaced} ingest nodes were replaced, one after another")
-    if first_ping_url is not None:
-        _first_ping(screen, outputs, aws.place, first_ping_url)
-    elif (address := outputs.get(PING_ADDRESS)) is not None:
-        screen.say(
-            f"no first ping was sent: point the name that clients know at {address}, and give "
-            "--first-ping-url"
-        )
+    if first_ping:
+        url = first_ping_url
+        target = target_of(outputs, values, aws.client("acm")) if url is None else Target(url)
+        _first_ping(screen, aws, outputs, target, first_ping_max_seconds)
 
 
 @app.command()
@@ -249,18 +244,21 @@ def _values(environment: str, parameters: str | None, given: list[str] | None, p
     return Values(values, known, str(path))
 
 
-def _first_ping(screen: Terminal, outputs: Mapping[str, str], place: Place, url: str) -> None:
-    document_id = send_first_ping(url)
-    screen.say(f"the ping {document_id} was accepted by {url}")
-    with screen.console.status("waiting for its row") as shown:
-        seconds = wait_for_row(
-            lake_settings(outputs, place),
-            document_id,
-            lambda waited: shown.update(
-                f"waiting for its row: {waited:.0f} of {FIRST_PING_MAX_SECONDS:.0f} s"
-            ),
-        )
-    screen.say(f"it is a row of live.pings, {seconds:.0f} s after it was posted")
+def _first_ping(
+    screen: Terminal, aws: Aws, outputs: Mapping[str, str], target: Target, max_seconds: float
+) -> None:
+    """Send a ping and follow it to its row. Raises NotArrived."""
+    # Not the session of before: nodes may have been replaced for hours since.
+    settings = maintenance_settings(outputs, aws.place, aws.client("sts"), screen.say)
+    with screen.console.status(f"sending the first ping to {target.url}") as shown:
+        FirstPing(
+            target,
+            settings,
+            aws.store(),
+            screen.say,
+            lambda seconds: shown.update(f"the first ping: {seconds:.0f} of {max_seconds:.0f} s"),
+            max_seconds=max_seconds,
+        ).deliver()
 
 
 def _confirm(question: str, *, yes: bool) -> None:
