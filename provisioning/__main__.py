@@ -14,19 +14,20 @@ from provisioning import cost, removal
 from provisioning.deployment import Deployment
 from provisioning.display import Terminal
 from provisioning.first_ping import WAIT_MAX_SECONDS, FirstPing, Target, target_of
-from provisioning.lake import Place, create_lake_tables, maintenance_settings
-from provisioning.package import Package, make_package, upload
+from provisioning.lake import Place, create_lake_tables, lake_settings, maintenance_settings
 from provisioning.parameters import ENVIRONMENT, PARAMETER_FOLDER, Values, read_parameters
 from provisioning.rolling import GROUP, Nodes
 from provisioning.stacks import Stacks
 from provisioning.templates import STACK_ORDER, TEMPLATE_FOLDER, load_templates
+from provisioning.uploads import prepare
 from telemetry_lake.failures import ConfigurationError, TelemetryLakeError
 from telemetry_lake.settings import S3Settings
 from telemetry_lake.storage.aws import aws_failures
 from telemetry_lake.storage.object_store import ObjectStore
-from telemetry_lake.units import MIB
 
 ATTEMPTS_MAX: Final = 5
+CODE_BUCKET: Final = "CodeBucket"
+"""The output that names the bucket of code."""
 
 app = typer.Typer(
     help="Deploy, change and turn off a whole lake on AWS.",
@@ -109,8 +110,12 @@ def plan(
     """Show what `deploy` would add, modify, replace and remove. Changes nothing."""
     screen = _terminal()
     aws = Aws(Place(region, endpoint_url))
-    values = _values(environment, parameters, given, make_package())
-    screen.show(Deployment(aws.stacks(environment), load_templates(templates), values, screen).plan())
+    stacks, found = aws.stacks(environment), load_templates(templates)
+    values = _values(environment, parameters, given)
+    uploads = prepare(found, values, aws.store(), _outputs(stacks, "storage").get(CODE_BUCKET))
+    if uploads.lacks_environment:
+        screen.say("the Python packages are not uploaded yet: `deploy` makes their archive, in some minutes")
+    screen.show(Deployment(stacks, found, values.knowing(uploads.known), screen).plan())
 
 
 @app.command()
@@ -148,18 +153,27 @@ def deploy(
     """
     screen = _terminal()
     aws = Aws(Place(region, endpoint_url))
-    package = make_package()
-    stacks = aws.stacks(environment)
-    values = _values(environment, parameters, given, package)
-    deployment = Deployment(stacks, load_templates(templates), values, screen)
+    stacks, found, store = aws.stacks(environment), load_templates(templates), aws.store()
+    values = _values(environment, parameters, given)
+    bucket = _outputs(stacks, "storage").get(CODE_BUCKET)
+    uploads = prepare(found, values, store, bucket)
+    # All mistakes before an archive is made.
+    Deployment(stacks, found, values.knowing(uploads.known), screen).check()
+    if bucket is not None:
+        uploads.check_image(aws.client("ecr"), region, screen.say)
+    uploads = uploads.made(screen.say)
+    values = values.knowing(uploads.known)
+    deployment = Deployment(stacks, found, values, screen)
 
     def after(stack: str, outputs: Mapping[str, str]) -> None:
         screen.say(f"{stack}: as its template says")
-        # Before the stacks whose machines start from it.
-        if stack == "storage" and (bucket := outputs.get("CodeBucket")) is not None:
-            sent = upload(aws.store(), bucket, package)
-            size = f"{len(package.body) / MIB:.1f} MiB"
-            screen.say(f"s3://{bucket}/{package.key}: {'sent' if sent else 'there already'}, {size}")
+        # Before the stacks whose machines and containers start from it.
+        if stack == "storage" and CODE_BUCKET in outputs:
+            uploads.send(store, outputs[CODE_BUCKET], screen.say)
+            if bucket is None:
+                uploads.check_image(aws.client("ecr"), region, screen.say)
+        if stack == "spark":
+            uploads.send_for_spark(lake_settings(outputs, aws.place), store, screen.say)
 
     outputs = deployment.deploy(
         frozenset(allow_replacement or ()), lambda: _confirm("Make these changes?", yes=yes), after
@@ -225,7 +239,13 @@ def _groups(stacks: Stacks) -> list[str]:
     return [name for stack in STACK_ORDER for _, kind, name in stacks.resources(stack) if kind == GROUP]
 
 
-def _values(environment: str, parameters: str | None, given: list[str] | None, package: Package) -> Values:
+def _outputs(stacks: Stacks, stack: str) -> Mapping[str, str]:
+    """Return the outputs of a stack, none while it is not there."""
+    state = stacks.state(stack)
+    return {} if state is None else state.outputs
+
+
+def _values(environment: str, parameters: str | None, given: list[str] | None) -> Values:
     """Return the values of an environment. Raises ConfigurationError when its file is missing or wrong."""
     named = parameters or environment
     path = Path(named) if named.endswith(".json") else PARAMETER_FOLDER / f"{named}.json"
@@ -240,8 +260,7 @@ def _values(environment: str, parameters: str | None, given: list[str] | None, p
             f"{path} is of the environment {values[ENVIRONMENT]}, not of {environment}: give --environment "
             f"{values[ENVIRONMENT]}, or leave {ENVIRONMENT} out of the file"
         )
-    known = {ENVIRONMENT: environment, "PackageKey": package.key}
-    return Values(values, known, str(path))
+    return Values(values, {ENVIRONMENT: environment}, str(path))
 
 
 def _first_ping(
