@@ -41,7 +41,8 @@ class Environment:
         return CliRunner().invoke(app, [*arguments, *options], terminal_width=200)
 
     def deploy(self, *options: str, code: int = 0) -> str:
-        return self.run("deploy", "--yes", "--no-roll", *options, code=code)
+        """Deploy without the first ping, unless the options say otherwise."""
+        return self.run("deploy", "--yes", "--no-roll", "--no-first-ping", *options, code=code)
 
     def remove_resource(self, stack: str, name: str) -> None:
         """Take a resource out of a template, up to the next one or the end of the resources."""

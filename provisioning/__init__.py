@@ -7,7 +7,9 @@
 - `explain`: what a failure means, and the next step;
 - `rolling`: which ingest node is replaced next;
 - `package`: the code that machines start from, under its hash;
-- `lake`: the settings of a deployed lake, its tables, and its first ping;
+- `uploads`: all that a lake runs, made and uploaded where it is missing;
+- `lake`: the settings of a deployed lake, and its tables;
+- `first_ping`: a ping that is posted to the deployed lake and followed to its row;
 - `deployment`: the steps of a deployment in their order, each of which first looks at what is there;
 - `removal`: what goes and what stays when a lake is turned off;
 - `display`: tables and progress on the screen;

@@ -13,28 +13,21 @@ from rich.console import Console
 from provisioning import cost, removal
 from provisioning.deployment import Deployment
 from provisioning.display import Terminal
-from provisioning.lake import (
-    FIRST_PING_MAX_SECONDS,
-    Place,
-    create_lake_tables,
-    lake_settings,
-    send_first_ping,
-    wait_for_row,
-)
-from provisioning.package import Package, make_package, upload
+from provisioning.first_ping import WAIT_MAX_SECONDS, FirstPing, Target, target_of
+from provisioning.lake import Place, create_lake_tables, lake_settings, maintenance_settings
 from provisioning.parameters import ENVIRONMENT, PARAMETER_FOLDER, Values, read_parameters
 from provisioning.rolling import GROUP, Nodes
 from provisioning.stacks import Stacks
 from provisioning.templates import STACK_ORDER, TEMPLATE_FOLDER, load_templates
+from provisioning.uploads import prepare
 from telemetry_lake.failures import ConfigurationError, TelemetryLakeError
 from telemetry_lake.settings import S3Settings
 from telemetry_lake.storage.aws import aws_failures
 from telemetry_lake.storage.object_store import ObjectStore
-from telemetry_lake.units import MIB
 
-PING_ADDRESS: Final = "PingAddress"
-"""The output that says where the balancer of the ingest nodes is."""
 ATTEMPTS_MAX: Final = 5
+CODE_BUCKET: Final = "CodeBucket"
+"""The output that names the bucket of code."""
 
 app = typer.Typer(
     help="Deploy, change and turn off a whole lake on AWS.",
@@ -117,8 +110,12 @@ def plan(
     """Show what `deploy` would add, modify, replace and remove. Changes nothing."""
     screen = _terminal()
     aws = Aws(Place(region, endpoint_url))
-    values = _values(environment, parameters, given, make_package())
-    screen.show(Deployment(aws.stacks(environment), load_templates(templates), values, screen).plan())
+    stacks, found = aws.stacks(environment), load_templates(templates)
+    values = _values(environment, parameters, given)
+    uploads = prepare(found, values, aws.store(), _outputs(stacks, "storage").get(CODE_BUCKET))
+    if uploads.lacks_environment:
+        screen.say("the Python packages are not uploaded yet: `deploy` makes their archive, in some minutes")
+    screen.show(Deployment(stacks, found, values.knowing(uploads.known), screen).plan())
 
 
 @app.command()
@@ -139,10 +136,16 @@ def deploy(
     roll: Annotated[
         bool, typer.Option(help="Replace the ingest nodes that run something else, one after another.")
     ] = True,
+    first_ping: Annotated[
+        bool, typer.Option(help="At the end send a ping, and follow it until it is a row.")
+    ] = True,
     first_ping_url: Annotated[
         str | None,
-        typer.Option(help="Where clients post: a ping is sent there at the end, and found as a row."),
+        typer.Option(help="Where clients post; by default the balancer, under the certificate's name."),
     ] = None,
+    first_ping_max_seconds: Annotated[
+        float, typer.Option(min=0, help="How long the first ping may take until it is a row.")
+    ] = WAIT_MAX_SECONDS,
 ) -> None:
     """Bring the lake to its templates: stacks, code, tables, nodes one by one, and a first ping.
 
@@ -150,33 +153,39 @@ def deploy(
     """
     screen = _terminal()
     aws = Aws(Place(region, endpoint_url))
-    package = make_package()
-    stacks = aws.stacks(environment)
-    values = _values(environment, parameters, given, package)
-    deployment = Deployment(stacks, load_templates(templates), values, screen)
+    stacks, found, store = aws.stacks(environment), load_templates(templates), aws.store()
+    values = _values(environment, parameters, given)
+    bucket = _outputs(stacks, "storage").get(CODE_BUCKET)
+    uploads = prepare(found, values, store, bucket)
+    # All mistakes before an archive is made.
+    Deployment(stacks, found, values.knowing(uploads.known), screen).check()
+    if bucket is not None:
+        uploads.check_image(aws.client("ecr"), region, screen.say)
+    uploads = uploads.made(screen.say)
+    values = values.knowing(uploads.known)
+    deployment = Deployment(stacks, found, values, screen)
 
     def after(stack: str, outputs: Mapping[str, str]) -> None:
         screen.say(f"{stack}: as its template says")
-        # Before the stacks whose machines start from it.
-        if stack == "storage" and (bucket := outputs.get("CodeBucket")) is not None:
-            sent = upload(aws.store(), bucket, package)
-            size = f"{len(package.body) / MIB:.1f} MiB"
-            screen.say(f"s3://{bucket}/{package.key}: {'sent' if sent else 'there already'}, {size}")
+        # Before the stacks whose machines and containers start from it.
+        if stack == "storage" and CODE_BUCKET in outputs:
+            uploads.send(store, outputs[CODE_BUCKET], screen.say)
+            if bucket is None:
+                uploads.check_image(aws.client("ecr"), region, screen.say)
+        if stack == "spark":
+            uploads.send_for_spark(lake_settings(outputs, aws.place), store, screen.say)
 
     outputs = deployment.deploy(
         frozenset(allow_replacement or ()), lambda: _confirm("Make these changes?", yes=yes), after
     )
-    names = create_lake_tables(outputs, aws.place, aws.client("sts"), screen.say)
-    screen.say(f"tables: {', '.join(names)}")
+    settings = maintenance_settings(outputs, aws.place, aws.client("sts"), screen.say)
+    screen.say(f"tables: {', '.join(create_lake_tables(settings))}")
     if roll and (replaced := aws.nodes().roll(_groups(stacks), screen.say)):
         screen.say(f"{replaced} ingest nodes were replaced, one after another")
-    if first_ping_url is not None:
-        _first_ping(screen, outputs, aws.place, first_ping_url)
-    elif (address := outputs.get(PING_ADDRESS)) is not None:
-        screen.say(
-            f"no first ping was sent: point the name that clients know at {address}, and give "
-            "--first-ping-url"
-        )
+    if first_ping:
+        url = first_ping_url
+        target = target_of(outputs, values, aws.client("acm")) if url is None else Target(url)
+        _first_ping(screen, aws, outputs, target, first_ping_max_seconds)
 
 
 @app.command()
@@ -230,7 +239,13 @@ def _groups(stacks: Stacks) -> list[str]:
     return [name for stack in STACK_ORDER for _, kind, name in stacks.resources(stack) if kind == GROUP]
 
 
-def _values(environment: str, parameters: str | None, given: list[str] | None, package: Package) -> Values:
+def _outputs(stacks: Stacks, stack: str) -> Mapping[str, str]:
+    """Return the outputs of a stack, none while it is not there."""
+    state = stacks.state(stack)
+    return {} if state is None else state.outputs
+
+
+def _values(environment: str, parameters: str | None, given: list[str] | None) -> Values:
     """Return the values of an environment. Raises ConfigurationError when its file is missing or wrong."""
     named = parameters or environment
     path = Path(named) if named.endswith(".json") else PARAMETER_FOLDER / f"{named}.json"
@@ -245,22 +260,24 @@ def _values(environment: str, parameters: str | None, given: list[str] | None, p
             f"{path} is of the environment {values[ENVIRONMENT]}, not of {environment}: give --environment "
             f"{values[ENVIRONMENT]}, or leave {ENVIRONMENT} out of the file"
         )
-    known = {ENVIRONMENT: environment, "PackageKey": package.key}
-    return Values(values, known, str(path))
+    return Values(values, {ENVIRONMENT: environment}, str(path))
 
 
-def _first_ping(screen: Terminal, outputs: Mapping[str, str], place: Place, url: str) -> None:
-    document_id = send_first_ping(url)
-    screen.say(f"the ping {document_id} was accepted by {url}")
-    with screen.console.status("waiting for its row") as shown:
-        seconds = wait_for_row(
-            lake_settings(outputs, place),
-            document_id,
-            lambda waited: shown.update(
-                f"waiting for its row: {waited:.0f} of {FIRST_PING_MAX_SECONDS:.0f} s"
-            ),
-        )
-    screen.say(f"it is a row of live.pings, {seconds:.0f} s after it was posted")
+def _first_ping(
+    screen: Terminal, aws: Aws, outputs: Mapping[str, str], target: Target, max_seconds: float
+) -> None:
+    """Send a ping and follow it to its row. Raises NotArrived."""
+    # Not the session of before: nodes may have been replaced for hours since.
+    settings = maintenance_settings(outputs, aws.place, aws.client("sts"), screen.say)
+    with screen.console.status(f"sending the first ping to {target.url}") as shown:
+        FirstPing(
+            target,
+            settings,
+            aws.store(),
+            screen.say,
+            lambda seconds: shown.update(f"the first ping: {seconds:.0f} of {max_seconds:.0f} s"),
+            max_seconds=max_seconds,
+        ).deliver()
 
 
 def _confirm(question: str, *, yes: bool) -> None:

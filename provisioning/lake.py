@@ -1,15 +1,11 @@
-"""A lake that is deployed: its settings from the outputs of its stacks, its tables, and its first ping."""
+"""A lake that is deployed: its settings from the outputs of its stacks, and its tables."""
 
 import json
-import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import httpx
-
-from telemetry_lake.failures import AccessRefused, ConfigurationError, FatalError, RetriableError
+from telemetry_lake.failures import AccessRefused, ConfigurationError
 from telemetry_lake.settings import CatalogSettings, S3Settings, Settings, SqsSettings
 
 NEEDED_OUTPUTS: Final = (
@@ -20,11 +16,8 @@ NEEDED_OUTPUTS: Final = (
     "CatalogProperties",
 )
 MAINTENANCE_ROLE: Final = "MaintenanceRoleArn"
-FIRST_PING_PATH: Final = "/submit/lake-demo/greeting/1/"
-FIRST_PING_MAX_SECONDS: Final = 900.0
-"""A segment is sealed after 60 s, and a batch of Airflow's first run compiles for minutes."""
-LOOK_SECONDS: Final = 5.0
-POST_TIMEOUT_SECONDS: Final = 10.0
+SESSION_SECONDS: Final = 3_600
+"""Of the role of maintenance, for tables and first ping: the longest that a role gives by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +68,20 @@ def lake_settings(
     )
 
 
-def create_lake_tables(
+def maintenance_settings(
     outputs: Mapping[str, str], place: Place, sts: Any, say: Callable[[str], None]
-) -> list[str]:
-    """Create the tables that are missing and bring the others up to date. Returns their names.
+) -> Settings:
+    """Return the settings of a process that acts as the role of maintenance, for an hour.
 
-    It acts as the role of maintenance, where the caller may assume it, otherwise with the caller's own
-    rights.
+    Where the caller may not assume it, which `say` is told, it acts with the caller's own rights.
     """
+    return lake_settings(outputs, place, _keys_of_maintenance(outputs, sts, say))
+
+
+def create_lake_tables(settings: Settings) -> list[str]:
+    """Create the tables that are missing and bring the others up to date. Returns their names."""
     from telemetry_lake.tables.catalog import create_tables, load_lake_catalog
 
-    settings = lake_settings(outputs, place, _keys_of_maintenance(outputs, sts, say))
     return create_tables(load_lake_catalog(settings))
 
 
@@ -98,60 +94,11 @@ def _keys_of_maintenance(
         return None
     try:
         with aws_failures(f"acting as {role}"):
-            answer = sts.assume_role(RoleArn=role, RoleSessionName="provisioning", DurationSeconds=900)
+            answer = sts.assume_role(
+                RoleArn=role, RoleSessionName="provisioning", DurationSeconds=SESSION_SECONDS
+            )
     except AccessRefused:
-        say(f"you may not act as {role}: the tables are created with your own rights")
+        say(f"you may not act as {role}: your own rights to the tables are used")
         return None
     keys: dict[str, str] = answer["Credentials"]
     return keys
-
-
-def send_first_ping(url: str) -> str:
-    """Post a greeting to the lake's endpoint. Returns its document id.
-
-    Raises RetriableError when nothing answers, and FatalError when the answer is not 200.
-    """
-    document_id = str(uuid.uuid4())
-    address = f"{url.rstrip('/')}{FIRST_PING_PATH}{document_id}"
-    body = json.dumps({"text": "the first ping of a deployment", "client_id": "provisioning"})
-    try:
-        answer = httpx.post(address, content=body, timeout=POST_TIMEOUT_SECONDS)
-    except httpx.TransportError as error:
-        raise RetriableError(
-            f"{address} does not answer ({error!r}): has the name an address, is a node healthy in the "
-            "target group?"
-        ) from error
-    if answer.status_code != httpx.codes.OK:
-        raise FatalError(f"{address} answers {answer.status_code}, and a ping that is stored is answered 200")
-    return document_id
-
-
-def wait_for_row(
-    settings: Settings,
-    document_id: str,
-    observe: Callable[[float], None],
-    *,
-    max_seconds: float = FIRST_PING_MAX_SECONDS,
-    sleep: Callable[[float], None] = time.sleep,
-) -> float:
-    """Wait until a ping is a row of live.pings. Returns after how many seconds it was found.
-
-    `observe` is called with the seconds so far at each look. Raises FatalError after `max_seconds`.
-    """
-    from telemetry_lake.query.lake import open_lake
-
-    started = time.monotonic()
-    while (waited := time.monotonic() - started) < max_seconds:
-        observe(waited)
-        with open_lake(settings) as lake:
-            rows = lake.query(
-                f"SELECT count(*) FROM live.pings WHERE document_id = '{uuid.UUID(document_id)}'"  # noqa: S608
-            ).fetchone()
-        if rows is not None and rows[0]:
-            return time.monotonic() - started
-        sleep(LOOK_SECONDS)
-    raise FatalError(
-        f"the ping {document_id} was accepted and is not in live.pings after {max_seconds:.0f} s. "
-        "Nothing is lost: it is in the node's spool, in the raw bucket or on the queue. Is the DAG "
-        "drain running? Look at its runs, then at the dead letters: python -m telemetry_lake dead-letters"
-    )

@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,10 @@ class Values:
     known: Mapping[str, str]
     where: str = "the parameters"
     """What the values are read from, for messages."""
+
+    def knowing(self, known: Mapping[str, str]) -> "Values":
+        """Return these values with more that the deployment knows."""
+        return replace(self, known={**self.known, **known})
 
 
 def read_parameters(path: Path) -> dict[str, str]:

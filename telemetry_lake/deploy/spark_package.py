@@ -12,17 +12,20 @@ it, or reports that this code was never uploaded.
 
 import hashlib
 import io
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.deploy.python_environment import environment_archive
+from telemetry_lake.failures import ConfigurationError, FatalError
 from telemetry_lake.project_files import DATA_FOLDERS, PROJECT_ROOT
 from telemetry_lake.settings import Settings
 from telemetry_lake.storage.object_keys import artifact_key
 from telemetry_lake.storage.object_store import ObjectStore
+from telemetry_lake.units import MIB
 
 CODE_FOLDERS: Final = ("jobs", "telemetry_lake")
 ENTRY_POINT: Final = "jobs/launch.py"
@@ -100,6 +103,36 @@ def missing_artifacts(store: ObjectStore, bucket: str, package: SparkPackage) ->
         for artifact in package
         if not any(found.key == artifact.key for found in store.list_objects(bucket, artifact.key))
     ]
+
+
+def upload(
+    settings: Settings, store: ObjectStore, package: SparkPackage, say: Callable[[str], None]
+) -> list[Artifact]:
+    """Put what is missing into the lake bucket; return what was put, in the order of the package.
+
+    Raises FatalError and RetriableError.
+    """
+    missing = missing_artifacts(store, settings.s3.lake_bucket, package)
+    for artifact in missing:
+        started = time.monotonic()
+        body = _content(settings, package, artifact, say)
+        store.put_if_absent(settings.s3.lake_bucket, artifact.key, body)
+        say(f"{Path(artifact.key).name}: {len(body) / MIB:.1f} MiB in {time.monotonic() - started:.0f} s")
+    return missing
+
+
+def _content(
+    settings: Settings, package: SparkPackage, artifact: Artifact, say: Callable[[str], None]
+) -> bytes:
+    if artifact.body is not None:
+        return artifact.body
+    if artifact.path is not None:
+        if not artifact.path.is_file():
+            raise FatalError(f"{artifact.path} does not exist: run `make install`")
+        return artifact.path.read_bytes()
+    assert artifact == package.environment
+    say("making the environment of Spark jobs: a minute or two")
+    return environment_archive(settings.spark.python, PROJECT_ROOT / REQUIREMENTS_FILE)
 
 
 def _jars(root: Path) -> Iterator[Artifact]:

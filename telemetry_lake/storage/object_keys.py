@@ -424,6 +424,20 @@ def package_key(sha256: str) -> str:
     return f"packages/{sha256}/telemetry-lake.tar.gz"
 
 
+def environment_key(sha256: str) -> str:
+    """Return the key, in the bucket of code, of the archive of Python packages that machines unpack."""
+    if _SHA256.fullmatch(sha256) is None:
+        raise ValueError(f"not a SHA-256: {sha256!r} (expected 64 hexadecimal digits)")
+    return f"environments/{sha256}/environment.tar.gz"
+
+
+def environment_record_key(inputs_sha256: str) -> str:
+    """Return the key of the record which archive was made of these inputs, such as a file of requirements."""
+    if _SHA256.fullmatch(inputs_sha256) is None:
+        raise ValueError(f"not a SHA-256: {inputs_sha256!r} (expected 64 hexadecimal digits)")
+    return f"environments/made-of/{inputs_sha256}"
+
+
 def _of_backfill(backfill: str, name: str) -> str:
     if _BATCH_ID.fullmatch(backfill) is None:
         raise ValueError(f"not the id of a backfill: {backfill!r} (expected 32 hexadecimal digits)")

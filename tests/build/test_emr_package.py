@@ -14,11 +14,11 @@ import grimp
 import pyspark
 import pytest
 
-from build_tools.emr_package import environment_archive
 from jobs.spark_session import JARS_DIRECTORY, SHORT_JOB_JAVA_OPTIONS
 from lake_testing.distributions import distributions_by_module, owners_of, required_names
 from lake_testing.sample_rows import sample_rows
 from lake_testing.stack import Lake
+from telemetry_lake.deploy.python_environment import environment_archive
 from telemetry_lake.deploy.spark_package import core_archive, missing_artifacts, package_of
 from telemetry_lake.failures import ConfigurationError
 from telemetry_lake.project_files import PROJECT_ROOT

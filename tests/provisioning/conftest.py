@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import provisioning.lake
+import provisioning.first_ping
 import provisioning.rolling
 import provisioning.stacks
 from lake_testing.aws_emulator import AwsEmulator
@@ -24,7 +24,7 @@ def environment(aws_emulator: AwsEmulator, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("COLUMNS", "200")
     for module in (provisioning.stacks, provisioning.rolling):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(provisioning.lake, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(provisioning.first_ping, "LOOK_SECONDS", 0.5)
     templates = tmp_path / "templates"
     shutil.copytree(DATA, templates)
     return Environment(f"t{uuid.uuid4().hex[:6]}", aws_emulator, templates, tmp_path / "values.json")

@@ -9,17 +9,20 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from lake_testing.aws_emulator import ROOT_KEY
 from lake_testing.emulated_environment import Environment
 from lake_testing.stack import free_ports, wait_until
-from provisioning.lake import NEEDED_OUTPUTS, send_first_ping
+from provisioning.lake import NEEDED_OUTPUTS
 from provisioning.templates import TEMPLATE_FOLDER
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import Role
@@ -131,28 +134,58 @@ def roled_lake(environment: Environment, tmp_path: Path, monkeypatch: pytest.Mon
     return lake
 
 
-def test_each_program_does_its_work_with_the_rights_of_its_role(roled_lake, tmp_path):
+def test_a_deployment_ends_with_its_first_ping_as_a_row(roled_lake, environment, tmp_path, monkeypatch):
     lake = roled_lake
-    lake.run(Role.MAINTENANCE, "create-tables")
+    _tables_were_created_as_maintenance(lake)
+    for name, value in lake.emulator.root().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_SESSION_TOKEN")
     node = RunningNode(tmp_path / "spool", lake.variables(Role.NODE), segment_max_age_seconds=1)
     node.start()
     try:
-        document_id = send_first_ping(f"http://127.0.0.1:{node.port}")
-        raw = lake.emulator.client("s3")
-        wait_until(
-            lambda: raw.list_objects_v2(Bucket=lake.outputs["RawBucket"])["KeyCount"],
-            deadline_seconds=60,
-            what="the node has shipped",
-        )
-        wait_until(lambda: _messages(lake), deadline_seconds=60, what="the node has sent an index message")
+        with _draining(lake):
+            url = f"http://127.0.0.1:{node.port}"
+            said = environment.deploy("--first-ping", "--first-ping-url", url)
     finally:
         assert node.stop() == 0
-    assert "1 batches committed" in lake.run(Role.DRAIN, "drain")
-    query = f"SELECT count(*) AS pings FROM live.pings WHERE document_id = '{document_id}'"
+    assert "nothing to change" in said
+    assert f"is acknowledged by {url}" in said
+    (row,) = (line for line in said.splitlines() if "it is a row of live.pings" in line)
+    assert said.rstrip().endswith(row)
+    query = "SELECT count(*) AS pings FROM live.pings"
     assert json.loads(lake.run(Role.ANALYST, "query", "--format", "json", query))["pings"] == 1
     lake.run(Role.DRAIN, "reconcile")
     assert _messages(lake) == 0
     _pages_answer(lake)
+
+
+def _tables_were_created_as_maintenance(lake):
+    created = [found for found in lake.emulator.decisions() if found.action == "glue:CreateTable"]
+    assert created
+    assert ROOT_KEY not in {found.key for found in created}
+    assert all(found.allowed for found in created)
+
+
+@contextmanager
+def _draining(lake: RoledLake) -> Iterator[None]:
+    """Drain again and again, as the DAG does."""
+    done, failures = threading.Event(), []
+
+    def drain() -> None:
+        while not done.is_set():
+            try:
+                lake.run(Role.DRAIN, "drain")
+            except AssertionError as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert not failures, failures
 
 
 def _messages(lake):
