@@ -24,10 +24,11 @@ from local_stack.layout import Layout
 from local_stack.leftovers import find
 from local_stack.occupancy import Occupied, occupied
 from local_stack.plan import Plan, detect, make_plan
-from local_stack.supervision import Supervisor
+from local_stack.supervision import Supervisor, SupervisorUnavailable
 from local_stack.watch import watch as keep_watching
 from telemetry_lake.failures import FatalError
 from telemetry_lake.project_files import PROJECT_ROOT
+from telemetry_lake.settings import Role, load_settings
 
 LIVE_INTERVAL_SECONDS: Final = 3.0
 LINE_INTERVAL_SECONDS: Final = 10.0
@@ -190,6 +191,23 @@ def clean(directory: Directory = DEFAULT_DIRECTORY) -> None:
             elif path != layout.lock_file:
                 path.unlink()
     Console(highlight=False).print(f"Deleted what was in {layout.root}.")
+
+
+@app.command()
+def scale(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Start and stop the workers of a running stack by its backlog, until Ctrl-C or its end."""
+    from local_stack.scale_workers import Controller, Workers
+
+    layout = Layout(directory.resolve())
+    with _plain_failures():
+        configuration = StackConfiguration.of_last_start(layout)
+        count = configuration.variables.workers if configuration is not None else 0
+        if not count:
+            _fail(f"The stack of {layout.root} was started without workers: start it with --workers.")
+        settings = load_settings(layout.env_file, role=Role.DRAIN)
+        say = _timed(Console(highlight=False))
+        with suppress(SupervisorUnavailable, KeyboardInterrupt):
+            Controller(settings, Workers(layout, count), ceiling_workers=count, say=say).run()
 
 
 @app.command(hidden=True)
