@@ -21,6 +21,7 @@ from lake_testing.local_lake import LocalLake, running_fleet, wait_for
 from lake_testing.proof_check import Verdict, wait_for_verdict
 from local_stack.airflow import API_SERVER, DAG_PROCESSOR, SCHEDULER, TRIGGERER
 from local_stack.celery_workers import WORKER_PREFIX
+from local_stack.scale_workers import tasks_of
 
 UP_AGAIN_MAX_SECONDS: Final = 180.0
 BUSY_MAX_SECONDS: Final = 120.0
@@ -40,6 +41,8 @@ FLEET_OPTIONS: Final = (
 INGEST_NODE: Final = "ingest-node-1"
 INGEST_CHILDREN: Final = "accept worker and shipper of ingest-node-1"
 TASK: Final = "a task process"
+BUSY_WORKER: Final = "a Celery worker with a task"
+"""All its processes at once, as when its machine dies."""
 EVERY_KIND: Final = (
     INGEST_NODE,
     INGEST_CHILDREN,
@@ -111,6 +114,9 @@ def kill(lake: LocalLake, victim: str) -> tuple[str, list[int]]:
     if victim == TASK:
         program, task = wait_for(lambda: _task(lake), deadline_seconds=BUSY_MAX_SECONDS, what="a task runs")
         return program, _kill([task])
+    if victim == BUSY_WORKER:
+        program, _ = wait_for(lambda: _task(lake), deadline_seconds=BUSY_MAX_SECONDS, what="a task runs")
+        return program, _kill(lake.processes(program))
     if victim == INGEST_CHILDREN:
         return INGEST_NODE, _kill(lake.processes(INGEST_NODE)[1:])
     return victim, _kill(lake.processes(victim)[:1])
@@ -129,14 +135,8 @@ def workers_of(lake: LocalLake) -> list[str]:
 
 
 def _task(lake: LocalLake) -> tuple[str, psutil.Process] | None:
-    """Return a process that runs a task at this moment, and its program: the scheduler or a Celery worker.
-
-    Both have child processes that each start another one for a task.
-    """
+    """Return a process that runs a task at this moment, and its program: the scheduler or a Celery worker."""
     for program in workers_of(lake) or [SCHEDULER]:
-        with suppress(psutil.NoSuchProcess):
-            for main in lake.processes(program)[:1]:
-                for worker in main.children():
-                    for task in worker.children():
-                        return program, task
+        for task in tasks_of(lake.leader(program)):
+            return program, task
     return None

@@ -1,4 +1,4 @@
-"""The command line of the local stack: run, start, stop, status, clean."""
+"""The command line of the local stack: run, start, stop, status, scale, clean."""
 
 import os
 import shutil
@@ -195,19 +195,27 @@ def clean(directory: Directory = DEFAULT_DIRECTORY) -> None:
 
 @app.command()
 def scale(directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Start and stop the workers of a running stack by its backlog, until Ctrl-C or its end."""
-    from local_stack.scale_workers import Controller, Workers
-
+    """Start and stop the workers of a running stack by its backlog, until Ctrl-C or the stack's end."""
     layout = Layout(directory.resolve())
     with _plain_failures():
-        configuration = StackConfiguration.of_last_start(layout)
-        count = configuration.variables.workers if configuration is not None else 0
+        from local_stack.scale_workers import Controller, Workers
+
+        workers = Workers(layout)
+        try:
+            count = len(workers.names())
+        except SupervisorUnavailable:
+            _fail(f"The stack of {layout.root} is not running: start it with `python -m local_stack run`.")
         if not count:
-            _fail(f"The stack of {layout.root} was started without workers: start it with --workers.")
-        settings = load_settings(layout.env_file, role=Role.DRAIN)
+            _fail(f"The stack of {layout.root} runs without workers: start it with --workers.")
         say = _timed(Console(highlight=False))
-        with suppress(SupervisorUnavailable, KeyboardInterrupt):
-            Controller(settings, Workers(layout, count), ceiling_workers=count, say=say).run()
+        say(f"1 to {count} workers run, by the backlog; Ctrl-C ends this, and leaves as many as there are")
+        settings = load_settings(layout.env_file, role=Role.DRAIN)
+        try:
+            Controller(settings, workers, ceiling_workers=count, say=say).run()
+        except SupervisorUnavailable:
+            say("the stack has stopped")
+        except KeyboardInterrupt:
+            say("the workers stay as they are")
 
 
 @app.command(hidden=True)

@@ -1,8 +1,8 @@
 """Starts and stops the Celery workers of a running stack, as `telemetry_lake.deploy.scaling` decides.
 
-The queue says how many raw objects are not committed, and the raw bucket which: the newest ones. A worker
-that is stopped gets SIGTERM and finishes its tasks first, so that one that takes a task between the look and
-the stop loses nothing.
+The queue says how many raw objects are not committed, and the raw bucket how large the newest of them are.
+A worker that is stopped gets SIGTERM and finishes its tasks first, so one that takes a task between the look
+and the stop loses nothing.
 """
 
 import time
@@ -15,7 +15,7 @@ from typing import Final
 
 import psutil
 
-from local_stack.celery_workers import worker_name
+from local_stack.celery_workers import WORKER_PREFIX
 from local_stack.layout import Layout
 from local_stack.supervision import Supervisor
 from telemetry_lake.deploy.scaling import (
@@ -33,7 +33,7 @@ from telemetry_lake.storage.object_keys import raw_object_prefix
 from telemetry_lake.storage.object_store import ObjectStore, StoredObject
 
 DAYS_SEEN: Final = 2
-"""Raw objects of today and yesterday are looked at: a backlog that is older counts as one of yesterday."""
+"""Raw objects of today and yesterday are looked at: of a larger backlog only those are counted."""
 
 Say = Callable[[str], None]
 
@@ -49,7 +49,8 @@ class Backlog:
 def backlog(store: ObjectStore, queue: IndexQueue, raw_bucket: str, *, now: datetime) -> Backlog:
     """Return the backlog: as many of the newest raw objects as the queue has messages, hidden ones included.
 
-    Raises RetriableError when S3 or SQS is unavailable.
+    A message does not say how large its raw object is unless it is received, and which one it names. Messages
+    that come again after a kill count as new ones. Raises RetriableError when S3 or SQS is unavailable.
     """
     state = queue.state()
     newest = list(islice(_newest_first(store, raw_bucket, now), state.waiting + state.hidden))
@@ -67,11 +68,15 @@ def _newest_first(store: ObjectStore, bucket: str, now: datetime) -> Iterator[St
 
 
 class Workers:
-    """The Celery workers of a stack, of which `count` are in its plan."""
+    """The Celery workers of the stack in `layout`. All methods raise SupervisorUnavailable."""
 
-    def __init__(self, layout: Layout, count: int) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._supervisor = Supervisor(layout)
-        self._names = tuple(worker_name(number) for number in range(1, count + 1))
+
+    def names(self) -> list[str]:
+        """Return the workers that the stack was started with, whether they run or not, in their order."""
+        found = [name for name in self._supervisor.states() if name.startswith(WORKER_PREFIX)]
+        return sorted(found, key=lambda name: (len(name), name))
 
     def busy(self) -> dict[str, bool]:
         """Return the running workers, and whether each has a task.
@@ -80,15 +85,15 @@ class Workers:
         """
         states = self._supervisor.states()
         return {
-            name: has_task(states[name].pid)
-            for name in self._names
+            name: bool(tasks_of(states[name].pid))
+            for name in self.names()
             if states[name].state in {"STARTING", "RUNNING", "BACKOFF"}
         }
 
     def add(self, count: int) -> list[str]:
-        """Start up to `count` workers that do not run; returns their names."""
+        """Start up to `count` workers that do not run, and do not wait for them; returns their names."""
         states = self._supervisor.states()
-        names = [name for name in self._names if states[name].is_over][:count]
+        names = [name for name in self.names() if states[name].is_over][:count]
         for name in names:
             self._supervisor.start(name)
         return names
@@ -98,12 +103,20 @@ class Workers:
         self._supervisor.stop(name)
 
 
-def has_task(main_process: int) -> bool:
-    """Return whether a worker works: a process of its pool starts another one for every task."""
+def tasks_of(main_process: int) -> list[psutil.Process]:
+    """Return the task processes of a Celery worker, or of a scheduler that runs tasks itself; none of pid 0.
+
+    Both have child processes that wait for tasks, and each of those starts another one for every task.
+    """
+    found: list[psutil.Process] = []
+    if not main_process:
+        return found
     with suppress(psutil.Error):
-        if main_process:
-            return any(pool.children() for pool in psutil.Process(main_process).children())
-    return False
+        for waiting in psutil.Process(main_process).children():
+            # One that ends just now takes nothing away from the others.
+            with suppress(psutil.Error):
+                found += waiting.children()
+    return found
 
 
 class Controller:
