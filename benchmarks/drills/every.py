@@ -24,7 +24,6 @@ NOT_DRILLED: Final[Mapping[str, str]] = {
     "DerivedStale": _NEEDS_SPARK,
     "MaintenanceLate": _NEEDS_SPARK,
     "ProofLate": "no drill yet: the exporter's record is to be set back",
-    "PingsOverdue": "no drill yet",
     "QueueForgets": "ElasticMQ keeps a message until it is deleted, and has no time that could be too short",
     "SnapshotsKept": "it takes 5,001 commits to a table, which is more than an hour's work",
     "BalancerErrors": "only AWS sees it",

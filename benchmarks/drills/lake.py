@@ -104,6 +104,26 @@ def batch_is_forgotten(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
+def message_is_lost(stage: Stage) -> Iterator[None]:
+    now = datetime.now(UTC)
+    pings = [greeting(str(uuid4()), at=now) for _ in range(3)]
+    ship_pings(stage.settings(Role.NODE), pings, first=now, send=False)
+    wait_for(
+        lambda: " overdue" in stage.command("completeness").stdout,
+        deadline_seconds=MENDED_SECONDS,
+        what="a raw object is overdue",
+    )
+    yield
+    # By the runbook: make the queue again, drain, look again.
+    stage.command("rebuild-queue", "--skip-complete")
+    wait_for(
+        lambda: stage.command("completeness").returncode == 0,
+        deadline_seconds=MENDED_SECONDS,
+        what="nothing is overdue any more",
+    )
+
+
+@contextmanager
 def queue_grows(stage: Stage) -> Iterator[None]:
     now = datetime.now(UTC)
     settings = stage.settings(Role.NODE)
@@ -157,5 +177,11 @@ LAKE_DRILLS: Final = (
     Drill(("BatchStuck",), "the messages of a claimed batch are deleted", batch_is_forgotten, Part.FLOW),
     Drill(("QueueDeep",), f"{MESSAGES} messages are sent, and nothing drains", queue_grows, Part.FLOW),
     Drill(("QueueOld",), "nothing drains", nothing_drains, Part.FLOW),
+    Drill(
+        ("PingsOverdue",),
+        "a raw object is shipped without a message, and is overdue after 72 s",
+        message_is_lost,
+        Part.FLOW,
+    ),
     Drill(("CostJump",), "a price is set 2,500 times too high", price_is_wrong, Part.FLOW),
 )
