@@ -1,5 +1,6 @@
 """Drills of what is behind the edge and of its exporter, on a stack that is drained by hand."""
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from uuid import uuid4
 import boto3
 
 from benchmarks.drills.drill import Drill
-from benchmarks.drills.stage import Part, Stage, hanging, repeatedly
+from benchmarks.drills.stage import Part, Stage, hanging, repeatedly, send_signal
 from lake_testing.local_lake import wait_for
 from lake_testing.shipping import greeting, ship_pings
 from local_stack.monitoring import EXPORTER
+from local_stack.web_pages import WEB
 from telemetry_lake.drain.connections import LakeConnections
 from telemetry_lake.drain.steps import Drain
 from telemetry_lake.raw.index_message import IndexMessage
@@ -32,6 +34,8 @@ GARBAGE_RATE: Final = 20.0
 """Pings of an unknown kind, per second: twice as many as the others."""
 WRONG_PRICE: Final = "1000"
 """Dollars for a million requests of SQS, 2,500 times too many."""
+STARVED_SECONDS: Final = 4.0
+RUNNING_SECONDS: Final = 0.05
 MENDED_SECONDS: Final = 240.0
 """What a command that is given again and again needs at most, on a busy machine."""
 
@@ -156,6 +160,25 @@ def price_is_wrong(stage: Stage) -> Iterator[None]:
         stage.restart_exporter_with(**{name: "0.4"})
 
 
+@contextmanager
+def pages_are_away(stage: Stage) -> Iterator[None]:
+    with stage.without(WEB):
+        yield
+
+
+@contextmanager
+def pages_starve(stage: Stage) -> Iterator[None]:
+    """Stop the web pages for most of the time, as on a machine whose processors are taken."""
+
+    def starve() -> None:
+        for number, seconds in ((signal.SIGSTOP, STARVED_SECONDS), (signal.SIGCONT, RUNNING_SECONDS)):
+            send_signal(stage.lake.processes(WEB), number)
+            time.sleep(seconds)
+
+    with repeatedly(starve):
+        yield
+
+
 _BUDGETS: Final = ("FreshnessBudgetFast", "FreshnessBudgetSlow", "FreshnessBudgetLow")
 
 LAKE_DRILLS: Final = (
@@ -181,6 +204,13 @@ LAKE_DRILLS: Final = (
         ("PingsOverdue",),
         "a raw object is shipped without a message, and is overdue after 72 s",
         message_is_lost,
+        Part.FLOW,
+    ),
+    Drill(("WebDown",), "the web pages are stopped", pages_are_away, Part.FLOW),
+    Drill(
+        ("WebSlow",),
+        f"the web pages are stopped for {STARVED_SECONDS:g} s, again and again",
+        pages_starve,
         Part.FLOW,
     ),
     Drill(("CostJump",), "a price is set 2,500 times too high", price_is_wrong, Part.FLOW),

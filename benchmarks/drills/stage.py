@@ -23,6 +23,7 @@ from local_stack.plan import CREATE_TABLES
 from local_stack.program import LOOPBACK, health_problem
 from local_stack.supervision import Supervisor
 from local_stack.watch import WATCHER
+from local_stack.web_pages import WEB
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import ENV_FILE_VARIABLE, Role, Settings, load_settings
 from telemetry_lake.units import MIB
@@ -235,7 +236,7 @@ def _programs(part: Part) -> tuple[str, ...]:
         case Part.EDGE:
             return edge
         case Part.FLOW:
-            return (*edge, CREATE_TABLES, EXPORTER)
+            return (*edge, CREATE_TABLES, EXPORTER, WEB)
         case Part.LAKE:
             return ()
 
