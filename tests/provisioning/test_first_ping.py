@@ -21,7 +21,7 @@ from provisioning.first_ping import FirstPing, NotArrived, Reached, Target, targ
 from provisioning.lake import Place, lake_settings
 from provisioning.parameters import Values
 from telemetry_lake.failures import ConfigurationError, FatalError
-from telemetry_lake.settings import Settings
+from telemetry_lake.settings import ENV_FILE_VARIABLE, Settings
 from telemetry_lake.storage.object_store import ObjectStore
 from tests.ingest.running_node import WITHOUT_SERVICES, RunningNode, running
 
@@ -149,8 +149,12 @@ def _refused_or_kept_by_the_node(deployed, spool):
 
 
 def _shipped(deployed, environment, spool):
+    # Else the node would read the settings of a local stack that was started in this clone.
+    no_settings = spool.with_suffix(".env")
+    no_settings.touch()
     variables = {
         **environment.emulator.root(),
+        ENV_FILE_VARIABLE: str(no_settings),
         "TELEMETRY_LAKE_S3__ENDPOINT_URL": environment.emulator.url,
         "TELEMETRY_LAKE_S3__RAW_BUCKET": deployed.s3.raw_bucket,
         "TELEMETRY_LAKE_SQS__ENDPOINT_URL": environment.emulator.url,
