@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -68,6 +68,13 @@ def markers(content: bytes) -> list[int]:
     while (at := content.find(marker, at + 1)) >= 0:
         found.append(at)
     return found
+
+
+def header_bytes(content: bytes) -> int:
+    """Return the length of the header, which ends with the marker."""
+    first = markers(content)[0]
+    marker = content[first + 4 : first + 20]
+    return content.index(marker) + len(marker)
 
 
 @pytest.mark.parametrize("form", SEQUENCE_FORMS)
@@ -211,6 +218,7 @@ def test_a_damaged_marker_loses_nothing(hadoop_files: HadoopFiles, tmp_path):
 
 @examples(max_examples=60)
 @given(garbage=st.binary(max_size=600), at=st.integers(0, 2**20), kept=st.booleans())
+@example(garbage=bytes(8), at=34_073, kept=False)
 def test_arbitrary_bytes_are_read_to_their_end(
     hadoop_files: HadoopFiles, tmp_path_factory, garbage, at, kept
 ):
@@ -221,7 +229,8 @@ def test_arbitrary_bytes_are_read_to_their_end(
         file = tmp_path_factory.getbasetemp() / "garbage"
         file.write_bytes(damaged)
         found = read_file(file)
-        if damaged not in (content, content[:place]):
+        # A file that ends with its header is whole, whatever its marker is.
+        if damaged not in (content, content[:place]) and len(damaged) != header_bytes(content):
             assert problems_of(found) or len(records_of(found)) >= 1
         assert len(records_of(found)) <= len(SMALL_RECORDS) + len(garbage)
 
