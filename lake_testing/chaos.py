@@ -41,8 +41,6 @@ FLEET_OPTIONS: Final = (
 INGEST_NODE: Final = "ingest-node-1"
 INGEST_CHILDREN: Final = "accept worker and shipper of ingest-node-1"
 TASK: Final = "a task process"
-BUSY_WORKER: Final = "a Celery worker with a task"
-"""All its processes at once, as when its machine dies."""
 EVERY_KIND: Final = (
     INGEST_NODE,
     INGEST_CHILDREN,
@@ -114,9 +112,6 @@ def kill(lake: LocalLake, victim: str) -> tuple[str, list[int]]:
     if victim == TASK:
         program, task = wait_for(lambda: _task(lake), deadline_seconds=BUSY_MAX_SECONDS, what="a task runs")
         return program, _kill([task])
-    if victim == BUSY_WORKER:
-        program, _ = wait_for(lambda: _task(lake), deadline_seconds=BUSY_MAX_SECONDS, what="a task runs")
-        return program, _kill(lake.processes(program))
     if victim == INGEST_CHILDREN:
         return INGEST_NODE, _kill(lake.processes(INGEST_NODE)[1:])
     return victim, _kill(lake.processes(victim)[:1])

@@ -158,6 +158,49 @@ def rebuild_ledger(skip_complete: SkipComplete = False) -> None:
         )
 
 
+@app.command(name="restore-catalog")
+def restore_catalog(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TABLE]...", help="Only these tables; by default all of sql/."),
+    ] = None,
+    warehouse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="s3://BUCKET/FOLDER", help="Where the tables are; by default as the catalog says."
+        ),
+    ] = None,
+    metadata_file: Annotated[
+        str | None,
+        typer.Option(metavar="s3://…", help="The metadata file for the one table that is named."),
+    ] = None,
+) -> None:
+    """Put tables that the catalog has lost back into it, each with its newest metadata file that is whole.
+
+    What is in the catalog is left alone. Pause the DAGs before it, and run `create-tables` after it.
+    """
+    from telemetry_lake.recovery.restore_catalog import (
+        raise_if_not_restored,
+        restore_catalog,
+        warehouse_of,
+    )
+    from telemetry_lake.settings import Role, load_settings
+    from telemetry_lake.storage.object_store import ObjectStore
+    from telemetry_lake.tables.catalog import load_lake_catalog
+
+    settings = load_settings(role=Role.MAINTENANCE)
+    catalog = load_lake_catalog(settings)
+    found = restore_catalog(
+        catalog,
+        ObjectStore(settings.s3),
+        warehouse_of(catalog, warehouse),
+        names or (),
+        metadata_file=metadata_file,
+        observe=lambda restored: typer.echo(str(restored)),
+    )
+    raise_if_not_restored(found)
+
+
 def _lake() -> "LakeConnections":
     from telemetry_lake.drain.connections import LakeConnections
     from telemetry_lake.settings import Role, load_settings
