@@ -73,13 +73,6 @@ SECTIONS = {
         "clock of its own: a step from 100 to 732 pings/s, a day with an outage of four hours, a hundred "
         "removals, and an hour of ten times the peak.",
     ),
-    "workers": Section(
-        "One worker, two workers",
-        "A backlog of the fleet's pings is drained by the local stack, whose executors take turns; each "
-        "Celery worker may use one core of its own, and shares it with everything else "
-        "([scaling.md](scaling.md)). Times are from the first claim to the last commit, and each line is the "
-        "median turn.",
-    ),
     "aged_lake": Section(
         "A lake that is a year old",
         "Each operation takes turns in a new lake and in one with what a year at 732 pings/s leaves behind. "

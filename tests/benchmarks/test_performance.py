@@ -11,7 +11,6 @@ from benchmarks import performance
 from benchmarks.chaos import record as record_chaos
 from benchmarks.coverage import Summary, record
 from benchmarks.results import RESULTS_DIRECTORY, Figure, Recorder, Target, read_results, recording
-from benchmarks.workers import Turn, covered_seconds, report
 from benchmarks.yardstick import fixed_document
 from lake_testing.chaos import ChaosReport
 from lake_testing.proof_check import Verdict
@@ -97,23 +96,3 @@ def test_a_broken_promise_is_a_missed_target_of_the_chaos_run() -> None:
         if figure.target and not figure.target.is_met_by(figure.value)
     }
     assert missed == {"lost document ids"}
-
-
-def test_seconds_that_several_parts_share_count_once() -> None:
-    assert covered_seconds([]) == 0
-    assert covered_seconds([(5, 6), (0, 2), (1, 3), (1, 2)]) == 4
-    turn = Turn(pings=60, seconds=6, converts=((0, 2), (1, 3), (5, 6)), core_seconds=9, batches=1)
-    assert (turn.rate, turn.converting_seconds, turn.side_by_side) == (10, 4, 1.25)
-
-
-def test_workers_are_compared_by_their_median_turns() -> None:
-    def turns(*seconds: float) -> list[Turn]:
-        return [Turn(100, each, ((0, each / 2),), 2 * each, 1) for each in seconds]
-
-    recorder = Recorder()
-    report({0: turns(5), 1: turns(10, 11, 30), 2: turns(4, 5.5, 50)}, recorder)
-    figures = {(figure.name, figure.measure): figure.value for figure in recorder.figures}
-    assert figures["1 Celery worker of one core", "claim to commit"] == 11
-    assert figures["2 Celery workers of one core", "all of the stack"] == 2
-    assert figures["2 workers to 1", ""] == 2
-    assert figures["rate if conversion took no time", ""] == pytest.approx(100 / 2.75, rel=1e-5)

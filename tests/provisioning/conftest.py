@@ -4,6 +4,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+import boto3
 import pytest
 
 import provisioning.first_ping
@@ -21,6 +22,8 @@ def environment(aws_emulator: AwsEmulator, tmp_path: Path, monkeypatch: pytest.M
     for name, value in aws_emulator.root().items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_SESSION_TOKEN")
+    # boto3 keeps the keys that the first test of a process had.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("COLUMNS", "200")
     for module in (provisioning.stacks, provisioning.rolling):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
