@@ -44,3 +44,8 @@ if (sys.argv[1:2] == ["scheduler"] and _SCHEDULER_RUNS_TASKS) or sys.argv[1:3] =
     for _service in _SERVICES:
         # Reads the service's description, a megabyte of JSON, into boto3's default session. Nothing is sent.
         _client(_service, region_name="us-east-1", config=_Config(signature_version=_UNSIGNED))
+
+if sys.argv[1:3] == ["celery", "worker"] and (_agent := os.environ.get("ECS_AGENT_URI")):
+    from telemetry_lake.deploy.task_protection import protect_while_tasks_run as _protect_while_tasks_run
+
+    _protect_while_tasks_run(_agent)

@@ -13,6 +13,7 @@ import pytest
 from build_tools import user_data
 from build_tools.template_joins import contents, problems
 from provisioning.templates import STACK_ORDER, TEMPLATE_FOLDER
+from telemetry_lake.deploy import scaling
 from telemetry_lake.project_files import PROJECT_ROOT
 
 TEMPLATE_MAX_BYTES: Final = 51_200
@@ -145,8 +146,8 @@ def test_user_data_fit_into_what_a_machine_is_given(templates):
 
 
 def test_the_numbers_of_scaling_are_those_of_the_decision(templates):
-    scaling = pytest.importorskip("telemetry_lake.deploy.scaling", reason="there is no scaling yet")
     parameters = templates["orchestration"]["Parameters"]
     assert parameters["AgeMaxSeconds"]["Default"] == scaling.AGE_MAX_SECONDS
     assert parameters["OutWaitSeconds"]["Default"] == scaling.OUT_WAIT_SECONDS
     assert parameters["CalmSeconds"]["Default"] == scaling.CALM_SECONDS
+    assert parameters["CalmAgeSeconds"]["Default"] == scaling.CALM_AGE_SECONDS
