@@ -34,6 +34,11 @@ FOLDERS: Final = (
 )
 """What a machine runs or installs from. What only tests and operators use stays at home."""
 FILES: Final = ("requirements.txt", "requirements-build.txt", "requirements-emr.txt", "pyproject.toml")
+REQUIREMENTS: Final = "requirements.txt"
+MACHINE_REQUIREMENTS: Final = "requirements-machines.txt"
+"""In the package alone: what machines install, or what their archive of packages is made of."""
+ONLY_FOR_SPARK: Final = frozenset({"pyspark", "py4j"})
+"""Only EMR and the containers of Airflow run Spark. pyspark has no wheel, and machines build nothing."""
 NEEDED: Final = ("requirements.txt", "telemetry_lake/__init__.py", "ingest_server/__main__.py")
 _LEFT_OUT: Final = frozenset({"__pycache__", "frontend", "lib", "node_modules", "hadoop"})
 COMPRESSION_LEVEL: Final = 6
@@ -64,8 +69,24 @@ def make_package(root: Path = PROJECT_ROOT) -> Package:
     ):
         for path in _files(root):
             archive.add(path, path.relative_to(root), recursive=False, filter=_undated)
+        requirements = machine_requirements(root)
+        member = tarfile.TarInfo(MACHINE_REQUIREMENTS)
+        member.size = len(requirements)
+        archive.addfile(_undated(member), io.BytesIO(requirements))
     body = buffer.getvalue()
     return Package(body, hashlib.sha256(body).hexdigest())
+
+
+def machine_requirements(root: Path = PROJECT_ROOT) -> bytes:
+    """Return the locked requirements of machines, those of the project in `root` without Spark's."""
+    kept, keeps = [], True
+    for line in (root / REQUIREMENTS).read_text().splitlines(keepends=True):
+        # A requirement begins at the margin; its hashes and where it comes from are indented below it.
+        if not line.startswith((" ", "#")):
+            keeps = line.partition("==")[0] not in ONLY_FOR_SPARK
+        if keeps:
+            kept.append(line)
+    return "".join(kept).encode()
 
 
 def upload(store: ObjectStore, bucket: str, package: Package) -> bool:

@@ -11,13 +11,14 @@ made, so a record says which one was made of which file of requirements.
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from provisioning import package
-from provisioning.package import Package
+from provisioning.package import MACHINE_REQUIREMENTS, REQUIREMENTS, Package, machine_requirements
 from provisioning.parameters import Values
 from provisioning.templates import Template
 from telemetry_lake.deploy import spark_package
@@ -33,7 +34,6 @@ from telemetry_lake.units import MIB
 PACKAGE_KEY: Final = "PackageKey"
 ENVIRONMENT_KEY: Final = "EnvironmentKey"
 IMAGE_URI: Final = "ImageUri"
-REQUIREMENTS: Final = "requirements.txt"
 MACHINE_PYTHON: Final = "/usr/bin/python3.11"
 """That of Debian 12, which machines run."""
 NOT_MADE_KEY: Final = environment_key("0" * 64)
@@ -55,27 +55,28 @@ class Environment:
     body: bytes | None = None
 
 
-def inputs_of(requirements: Path) -> str:
-    """Return the SHA-256 of what an environment is made of. Raises ConfigurationError without the file."""
-    if not requirements.is_file():
-        raise ConfigurationError(f"{requirements} is missing: run this in a clone of the project")
+def inputs_of(root: Path) -> str:
+    """Return the SHA-256 of what the environment of a clone is made of."""
     place = f"{MACHINE_PYTHON} {PYTHON_VERSION} {PLATFORM}\n"
-    return hashlib.sha256(place.encode() + requirements.read_bytes()).hexdigest()
+    return hashlib.sha256(place.encode() + machine_requirements(root)).hexdigest()
 
 
-def find_environment(store: ObjectStore, bucket: str, requirements: Path) -> Environment | None:
-    """Return the environment of these requirements that is in the bucket, None where there is none."""
-    inputs = inputs_of(requirements)
+def find_environment(store: ObjectStore, bucket: str, root: Path) -> Environment | None:
+    """Return the environment of a clone that is in the bucket, None where there is none."""
+    inputs = inputs_of(root)
     record = store.get_or_none(bucket, environment_record_key(inputs))
     if record is None or store.head(bucket, key := record.decode()) is None:
         return None
     return Environment(inputs, key)
 
 
-def make_environment(requirements: Path) -> Environment:
-    """Make the environment of these requirements. Raises FatalError when one cannot be installed."""
-    body = environment_archive(MACHINE_PYTHON, requirements)
-    return Environment(inputs_of(requirements), environment_key(hashlib.sha256(body).hexdigest()), body)
+def make_environment(root: Path) -> Environment:
+    """Make the environment of a clone. Raises FatalError when a requirement cannot be installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = Path(folder) / MACHINE_REQUIREMENTS
+        requirements.write_bytes(machine_requirements(root))
+        body = environment_archive(MACHINE_PYTHON, requirements)
+    return Environment(inputs_of(root), environment_key(hashlib.sha256(body).hexdigest()), body)
 
 
 def upload_environment(store: ObjectStore, bucket: str, environment: Environment) -> bool:
@@ -95,7 +96,8 @@ class Uploads:
     package: Package
     environment: Environment | None
     """None where machines are to install from PyPI, or no template asks for one."""
-    requirements: Path
+    root: Path
+    """The clone."""
     given: Mapping[str, str]
     """The keys that the parameters name themselves: they have to be in the bucket."""
     image: str | None
@@ -116,8 +118,8 @@ class Uploads:
         """Return these with their environment, made if need be. Raises FatalError when it cannot be."""
         if not self.lacks_environment:
             return self
-        say(f"making the archive of the Python packages of {self.requirements.name}: some minutes")
-        return replace(self, environment=make_environment(self.requirements))
+        say(f"making the archive of the Python packages of {REQUIREMENTS}: some minutes")
+        return replace(self, environment=make_environment(self.root))
 
     def send(self, store: ObjectStore, bucket: str, say: Say) -> None:
         """Put what machines start from into the bucket of code, unless it is there.
@@ -164,13 +166,12 @@ def prepare(
     asked = {name for template in templates for name in template.parameters}
     environment = None
     if ENVIRONMENT_KEY in asked and ENVIRONMENT_KEY not in values.given:
-        requirements = root / REQUIREMENTS
-        environment = None if bucket is None else find_environment(store, bucket, requirements)
-        environment = environment or Environment(inputs_of(requirements), NOT_MADE_KEY)
+        environment = None if bucket is None else find_environment(store, bucket, root)
+        environment = environment or Environment(inputs_of(root), NOT_MADE_KEY)
     return Uploads(
         package=package.make_package(root),
         environment=environment,
-        requirements=root / REQUIREMENTS,
+        root=root,
         given={name: key for name in (PACKAGE_KEY, ENVIRONMENT_KEY) if (key := values.given.get(name))},
         image=values.given.get(IMAGE_URI) if IMAGE_URI in asked else None,
         runs_spark=any(template.stack == "spark" for template in templates),

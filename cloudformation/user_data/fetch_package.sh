@@ -39,7 +39,7 @@ else
     apt-get -qq update
     apt-get -qq install --no-install-recommends python3.11-venv
     python3.11 -m venv "$home/.venv"
-    "$home/.venv/bin/pip" install --quiet --no-deps --require-hashes --only-binary :all: -r "$home/requirements.txt"
+    "$home/.venv/bin/pip" install --quiet --no-deps --require-hashes --only-binary :all: -r "$home/requirements-machines.txt"
 fi
 python=$home/.venv/bin/python
 cd "$home"

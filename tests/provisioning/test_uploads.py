@@ -112,7 +112,7 @@ def test_an_environment_is_made_and_sent_once(clone, store, bucket, asking, monk
     made.send(store, bucket, said.append)
     (clone / "requirements.txt").write_text("greeting==2.0 --hash=sha256:" + "0" * 64)
     other = prepare(asking, values, store, bucket, clone)
-    with pytest.raises(FatalError, match=r"the packages of .*requirements\.txt cannot be installed"):
+    with pytest.raises(FatalError, match=r"the packages of .*requirements-machines\.txt cannot be installed"):
         other.made(said.append)
 
 
