@@ -73,9 +73,8 @@ install: ## Install the locked Python packages (.venv, .venv-emulator) and Java 
 	@build_tools/install.sh
 
 .PHONY: test
-test: install lint types imports ## Lint, strict types, import rules, all tests but the long ones (up to 30 minutes)
+test: install lint types imports ## Lint, strict types, import rules, all tests but those of test-long (up to 30 minutes)
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not stack and not long"
-	$(PYTEST) -m stack
 
 # The rooms whose tests run mostly inside of the test process.
 COVERED_TESTS := $(addprefix tests/,analysis audits commands convert documents drain histograms mapreduce query raw \
@@ -90,7 +89,8 @@ coverage: install ## Measure how much of the core its quick tests run, by room, 
 	@$(PYTHON) -m benchmarks.coverage $(ARGUMENTS)
 
 .PHONY: test-long
-test-long: install ## The tests that take minutes each; CI runs them after `make test`
+test-long: install ## The tests that start the whole stack or take minutes each; CI runs them after `make test`
+	$(PYTEST) -m stack
 	$(PYTEST) -n 2 --dist loadfile -m long
 
 .PHONY: test-fast
