@@ -59,6 +59,7 @@ class AwsEmulator:
         self.port = free_ports(1)
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.decisions_file = directory / "decisions.jsonl"
+        self._decisions_before = 0
         self._session = boto3.session.Session()
         self.program = RunningProgram(self._program(keeps_state=keeps_state))
 
@@ -139,15 +140,21 @@ class AwsEmulator:
         assert f":assumed-role/{role_name}/" in caller, f"not {role_name} but {caller}"
 
     def decisions(self) -> list[Decision]:
-        """Return every decision so far, in the order of the calls; those on the root user are among them."""
-        lines = self.decisions_file.read_text().splitlines() if self.decisions_file.exists() else []
-        return [Decision(**json.loads(line)) for line in lines]
+        """Return every decision since the last reset, in the order of the calls.
+
+        Those on the root user are among them.
+        """
+        return [Decision(**json.loads(line)) for line in self._decision_lines()[self._decisions_before :]]
+
+    def _decision_lines(self) -> list[str]:
+        return self.decisions_file.read_text().splitlines() if self.decisions_file.exists() else []
 
     def reset(self) -> None:
         """Remove everything that was made in it."""
         request = urllib.request.Request(f"{self.url}/_ministack/reset", method="POST")
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as answer:
             assert answer.status == 200
+        self._decisions_before = len(self._decision_lines())
 
     def _credentials(self, role_arn: str) -> dict[str, Any]:
         return credentials_of(self.client("sts"), role_arn)
