@@ -18,6 +18,7 @@ from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.storage.object_keys import package_key
 from telemetry_lake.storage.object_store import ObjectStore
 
+REQUIREMENTS: Final = "requirements.txt"
 FOLDERS: Final = (
     *(
         "build_tools",
@@ -33,13 +34,12 @@ FOLDERS: Final = (
     *("plugins", "schemas", "sql", "telemetry_lake", "web"),
 )
 """What a machine runs or installs from. What only tests and operators use stays at home."""
-FILES: Final = ("requirements.txt", "requirements-build.txt", "requirements-emr.txt", "pyproject.toml")
-REQUIREMENTS: Final = "requirements.txt"
+FILES: Final = (REQUIREMENTS, "requirements-build.txt", "requirements-emr.txt", "pyproject.toml")
 MACHINE_REQUIREMENTS: Final = "requirements-machines.txt"
 """In the package alone: what machines install, or what their archive of packages is made of."""
 ONLY_FOR_SPARK: Final = frozenset({"pyspark", "py4j"})
 """Only EMR and the containers of Airflow run Spark. pyspark has no wheel, and machines build nothing."""
-NEEDED: Final = ("requirements.txt", "telemetry_lake/__init__.py", "ingest_server/__main__.py")
+NEEDED: Final = (REQUIREMENTS, "telemetry_lake/__init__.py", "ingest_server/__main__.py")
 _LEFT_OUT: Final = frozenset({"__pycache__", "frontend", "lib", "node_modules", "hadoop"})
 COMPRESSION_LEVEL: Final = 6
 

@@ -412,30 +412,28 @@ def replay_of_key(key: str) -> str:
 
 def artifact_key(sha256: str, name: str) -> str:
     """Return the key of a file that EMR runs, whose content has this hash (64 hexadecimal digits)."""
-    if _SHA256.fullmatch(sha256) is None:
-        raise ValueError(f"not a SHA-256: {sha256!r} (expected 64 hexadecimal digits)")
-    return f"{ARTIFACT_PREFIX}{sha256}/{name}"
+    return f"{ARTIFACT_PREFIX}{_checked_sha256(sha256)}/{name}"
 
 
 def package_key(sha256: str) -> str:
     """Return the key, in the bucket of code, of the archive that machines start from (see `artifact_key`)."""
-    if _SHA256.fullmatch(sha256) is None:
-        raise ValueError(f"not a SHA-256: {sha256!r} (expected 64 hexadecimal digits)")
-    return f"packages/{sha256}/telemetry-lake.tar.gz"
+    return f"packages/{_checked_sha256(sha256)}/telemetry-lake.tar.gz"
 
 
 def environment_key(sha256: str) -> str:
     """Return the key, in the bucket of code, of the archive of Python packages that machines unpack."""
-    if _SHA256.fullmatch(sha256) is None:
-        raise ValueError(f"not a SHA-256: {sha256!r} (expected 64 hexadecimal digits)")
-    return f"environments/{sha256}/environment.tar.gz"
+    return f"environments/{_checked_sha256(sha256)}/environment.tar.gz"
 
 
 def environment_record_key(inputs_sha256: str) -> str:
     """Return the key of the record which archive was made of these inputs, such as a file of requirements."""
-    if _SHA256.fullmatch(inputs_sha256) is None:
-        raise ValueError(f"not a SHA-256: {inputs_sha256!r} (expected 64 hexadecimal digits)")
-    return f"environments/made-of/{inputs_sha256}"
+    return f"environments/made-of/{_checked_sha256(inputs_sha256)}"
+
+
+def _checked_sha256(text: str) -> str:
+    if _SHA256.fullmatch(text) is None:
+        raise ValueError(f"not a SHA-256: {text!r} (expected 64 hexadecimal digits)")
+    return text
 
 
 def _of_backfill(backfill: str, name: str) -> str:
@@ -638,6 +636,4 @@ def dashboard_version_key(version: str, name: str) -> str:
 
 def dashboard_segment_key(view: str, first: date, last: date, sha256: str) -> str:
     """Return the key of a segment of the dashboard's cubes whose content has this hash."""
-    if _SHA256.fullmatch(sha256) is None:
-        raise ValueError(f"not a SHA-256: {sha256!r} (expected 64 hexadecimal digits)")
     return f"{DASHBOARD_SEGMENT_PREFIX}{view}/{first.isoformat()}_{last.isoformat()}-{sha256[:32]}.parquet"
