@@ -24,6 +24,7 @@ from dags.spark_operator import (
     TimeLimitReached,
     limit_seconds,
 )
+from telemetry_lake.deploy.airflow_database import JOBS_POOL
 from telemetry_lake.failures import REFUSED_EXIT_STATUS
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import Role, RunOn, load_settings
@@ -112,7 +113,9 @@ class LocalJob(SparkJob):
     def __init__(self, *, time_limit: timedelta, keep_log: bool = False, **request: Any) -> None:
         # Airflow's own limit comes last, for a process that does not end when it should.
         spare = timedelta(seconds=2 * KILL_AFTER_SECONDS)
-        super().__init__(time_limit=time_limit, execution_timeout=time_limit + spare, **request)
+        super().__init__(
+            time_limit=time_limit, execution_timeout=time_limit + spare, pool=JOBS_POOL, **request
+        )
         self.keep_log = keep_log
         self._process = JobProcess()
 

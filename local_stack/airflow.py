@@ -20,6 +20,7 @@ from local_stack.airflow_cleaning import check_health as check_cleaned
 from local_stack.celery_workers import REDIS, CeleryWorkers, check_ready, worker_arguments
 from local_stack.celery_workers import STOP_WAIT_SECONDS as WORKER_STOP_WAIT_SECONDS
 from local_stack.program import LOOPBACK, Program, Step, Unhealthy, probe
+from telemetry_lake.deploy.airflow_database import JOBS_AT_ONCE, JOBS_POOL
 
 ADMIN: Final = "admin"
 MIGRATION: Final = "airflow-migrate"
@@ -28,7 +29,8 @@ SCHEDULER: Final = "airflow-scheduler"
 DAG_PROCESSOR: Final = "airflow-dag-processor"
 TRIGGERER: Final = "airflow-triggerer"
 CLEANING: Final = "airflow-cleaning"
-PARALLELISM: Final = 4
+DRAIN_TASKS_AT_ONCE: Final = 4
+PARALLELISM: Final = DRAIN_TASKS_AT_ONCE + JOBS_AT_ONCE
 START_DEADLINE_SECONDS: Final = 600
 """Half a minute on a machine of its own; two cores shared with a test run were seen to need four minutes."""
 STOP_WAIT_SECONDS: Final = 20
@@ -100,11 +102,12 @@ class Airflow:
         """Return the step that creates or upgrades the database, None when this version has done so."""
         marker = self.home / "migrated"
         version = importlib.metadata.version("apache-airflow")
-        fingerprint = hashlib.sha256(f"{version} {self.database_url}".encode()).hexdigest()
+        pool = f"{JOBS_POOL}={JOBS_AT_ONCE}"
+        fingerprint = hashlib.sha256(f"{version} {self.database_url} {pool}".encode()).hexdigest()
         # Finding out that there is nothing to do takes Airflow itself 7 seconds.
         if not database_is_new and marker.is_file() and marker.read_text(encoding="utf-8") == fingerprint:
             return None
-        script = '"$1" -m airflow db migrate && printf %s "$2" > "$3"'
+        script = '"$1" -m telemetry_lake.deploy.airflow_database && printf %s "$2" > "$3"'
         return Step(
             name=MIGRATION,
             command=("/bin/sh", "-c", script, MIGRATION, sys.executable, fingerprint, str(marker)),

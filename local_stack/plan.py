@@ -31,7 +31,7 @@ from telemetry_lake.settings import ENV_FILE_VARIABLE, AccessKey, Role
 
 CREATE_TABLES: Final = "create-tables"
 AIRFLOW_LOGIN_FILE: Final = "airflow_admin_password"
-JOB_NICENESS: Final = 10
+JOB_NICENESS: Final = 19
 """Of Spark jobs: they give way to the drain."""
 ROLES_OF_INGEST: Final = (Role.NODE,)
 ROLES: Final[Mapping[str, tuple[Role, ...]]] = {

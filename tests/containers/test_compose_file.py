@@ -192,8 +192,10 @@ def test_the_same_commands_are_run(stack: Plan, services: dict[str, Any]) -> Non
             assert command == expected, item.name
     # The local stack notes that the database is up to date; a container only asks again.
     [migration] = [item for item in stack.items if item.name == "airflow-migrate"]
-    assert any("-m airflow db migrate" in part for part in migration.command)
-    assert services["airflow-migrate"]["command"] == ["python", "-m", "airflow", "db", "migrate"]
+    assert any("-m telemetry_lake.deploy.airflow_database" in part for part in migration.command)
+    assert services["airflow-migrate"]["command"] == [
+        *("python", "-m", "telemetry_lake.deploy.airflow_database")
+    ]
 
 
 def test_every_service_of_ours_gets_the_settings_of_the_local_stack(
