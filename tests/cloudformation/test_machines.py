@@ -1,13 +1,11 @@
 """What a machine does at its start and at its end, with a real S3, and with the EC2 of an emulator."""
 
-import http.server
 import io
 import json
 import os
 import subprocess
 import tarfile
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,46 +14,12 @@ from typing import Any
 import pytest
 
 from lake_testing.aws_emulator import AwsEmulator
+from lake_testing.machine_metadata import Metadata
 from provisioning.templates import TEMPLATE_FOLDER
 from telemetry_lake.deploy.machine import ENVIRONMENT_TAG, NODE_TAG, claim_volume, wait_for_end
 from telemetry_lake.failures import ConfigurationError, FatalError
 
 claim_of_node = partial(claim_volume, environment="here", node="node-1")
-
-
-class Metadata:
-    """The metadata of a machine, as EC2 serves them: only for a token. `answers` may change."""
-
-    def __init__(self, answers: Mapping[str, str]) -> None:
-        self.answers = dict(answers)
-        metadata = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_PUT(self) -> None:
-                self._answer("a-token")
-
-            def do_GET(self) -> None:
-                name = self.path.removeprefix("/latest/meta-data/")
-                has_token = self.headers["X-aws-ec2-metadata-token"] == "a-token"
-                self._answer(metadata.answers.get(name) if has_token else None)
-
-            def _answer(self, text: str | None) -> None:
-                self.send_response(200 if text is not None else 404)
-                self.end_headers()
-                self.wfile.write((text or "").encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture
