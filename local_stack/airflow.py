@@ -102,15 +102,17 @@ class Airflow:
         """Return the step that creates or upgrades the database, None when this version has done so."""
         marker = self.home / "migrated"
         version = importlib.metadata.version("apache-airflow")
-        pool = f"{JOBS_POOL}={JOBS_AT_ONCE}"
+        jobs_at_once = JOBS_AT_ONCE if self.workers is None else min(JOBS_AT_ONCE, self.workers.count)
+        pool = f"{JOBS_POOL}={jobs_at_once}"
         fingerprint = hashlib.sha256(f"{version} {self.database_url} {pool}".encode()).hexdigest()
         # Finding out that there is nothing to do takes Airflow itself 7 seconds.
         if not database_is_new and marker.is_file() and marker.read_text(encoding="utf-8") == fingerprint:
             return None
-        script = '"$1" -m telemetry_lake.deploy.airflow_database && printf %s "$2" > "$3"'
+        script = '"$1" -m telemetry_lake.deploy.airflow_database --jobs-at-once "$4" && printf %s "$2" > "$3"'
+        arguments = (sys.executable, fingerprint, str(marker), str(jobs_at_once))
         return Step(
             name=MIGRATION,
-            command=("/bin/sh", "-c", script, MIGRATION, sys.executable, fingerprint, str(marker)),
+            command=("/bin/sh", "-c", script, MIGRATION, *arguments),
             directory=self.home,
             log_file=self.log_of(MIGRATION),
             environment=self.variables(),

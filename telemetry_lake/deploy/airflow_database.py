@@ -5,22 +5,33 @@
 Again at any time, and before Airflow's processes start: a task whose pool does not exist is never run.
 """
 
+import argparse
 import subprocess
 import sys
 from typing import Final
 
 JOBS_POOL: Final = "jobs_of_this_machine"
 JOBS_AT_ONCE: Final = 3
-"""Tasks of the drain never wait for jobs, of which some take hours: only so many slots are theirs."""
 DESCRIPTION: Final = (
     "Jobs that run on a worker's machine, not on EMR; the drain's tasks have the other slots."
 )
-_COMMANDS: Final = (("db", "migrate"), ("pools", "set", JOBS_POOL, str(JOBS_AT_ONCE), DESCRIPTION))
 
 
 def main() -> None:
     """Run the commands of Airflow one after the other. Exits with the status of the first that fails."""
-    for command in _COMMANDS:
+    parser = argparse.ArgumentParser(
+        prog="python -m telemetry_lake.deploy.airflow_database",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--jobs-at-once",
+        type=int,
+        default=JOBS_AT_ONCE,
+        help="slots of the pool, fewer than Airflow has: some jobs take hours, and the drain must not wait",
+    )
+    jobs_at_once = str(parser.parse_args().jobs_at_once)
+    for command in (("db", "migrate"), ("pools", "set", JOBS_POOL, jobs_at_once, DESCRIPTION)):
         status = subprocess.run((sys.executable, "-m", "airflow", *command), check=False).returncode
         if status != 0:
             sys.exit(status)
