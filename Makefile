@@ -162,6 +162,10 @@ bench-dashboard: install ## Measure the dashboard over cubes of 2014's size: API
 bench-scaling: install ## Try the decision about workers on a simulated drain, and draw a day with an outage (10 seconds)
 	@$(PYTHON) -m benchmarks.scaling $(ARGUMENTS)
 
+.PHONY: bench-workers
+bench-workers: install ## Measure how fast one and two Celery workers of one core each work off a backlog (12 minutes)
+	@$(PYTHON) -m benchmarks.workers $(ARGUMENTS)
+
 .PHONY: bench-anomalies
 bench-anomalies: install ## Measure how soon anomalies of volumes are found, and how many are found that are none (10 minutes)
 	@$(PYTHON) -m benchmarks.anomalies $(ARGUMENTS)

@@ -73,6 +73,11 @@ SECTIONS = {
         "clock of its own: a step from 100 to 732 pings/s, a day with an outage of four hours, a hundred "
         "removals, and an hour of ten times the peak.",
     ),
+    "workers": Section(
+        "One and two workers",
+        "A backlog worked off by Celery workers of one core each ([scaling.md](scaling.md)), with the whole "
+        "stack on the same two cores: what the second worker adds is less than a core.",
+    ),
     "aged_lake": Section(
         "A lake that is a year old",
         "Each operation takes turns in a new lake and in one with what a year at 732 pings/s leaves behind. "

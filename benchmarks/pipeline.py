@@ -130,14 +130,15 @@ def _samples(lake: LocalLake, fleet: RunningFleet, seconds: float, say: Say) -> 
     samples: list[Sample] = []
     while not samples or samples[-1].at_seconds < seconds:
         time.sleep(min(SAMPLE_SECONDS, max(0.0, seconds - (time.monotonic() - started))))
-        rows = sum(_rows(catalog.load_table(name)) for name in TABLES)
+        rows = sum(rows_of(catalog.load_table(name)) for name in TABLES)
         sample = Sample(time.monotonic() - started, fleet.acknowledged(), rows)
         say(f"{sample.acknowledged:,} acknowledged, {rows:,} in the tables, backlog {sample.backlog:,}")
         samples.append(sample)
     return samples
 
 
-def _rows(table: Table) -> int:
+def rows_of(table: Table) -> int:
+    """Return how many rows a table has, by its newest snapshot."""
     snapshot = table.current_snapshot()
     return 0 if snapshot is None or snapshot.summary is None else int(snapshot.summary["total-records"] or 0)
 
