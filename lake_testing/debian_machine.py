@@ -64,7 +64,7 @@ START_UNITS: Final = textwrap.dedent("""\
             variables += pathlib.Path(file).read_text().splitlines()
         # As `systemctl set-environment` would give them to all units.
         given = {key: os.environ[key] for key in os.environ["FOR_UNITS"].split()}
-        subprocess.Popen(
+        started = subprocess.Popen(
             shlex.split(unit["ExecStart"]),
             cwd=unit["WorkingDirectory"],
             env={"PATH": os.environ["PATH"], **given, **dict(pair.split("=", 1) for pair in variables)},
@@ -76,6 +76,7 @@ START_UNITS: Final = textwrap.dedent("""\
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        pathlib.Path(f"/run/{name}.main").write_text(str(started.pid))
     """)
 
 
@@ -137,11 +138,15 @@ class DebianMachine:
                     found.append(int(entry.name))
         return found
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to all of its processes, as at its end."""
+    def kill(self) -> None:
+        """Kill all of its processes."""
         for process in self.processes():
             with suppress(ProcessLookupError):
-                os.kill(process, number)
+                os.kill(process, signal.SIGKILL)
+
+    def stop(self, unit: str) -> None:
+        """Send SIGTERM to the main process of a unit, as systemd does with `KillMode=mixed`."""
+        os.kill(int(self.run("cat", f"/run/{unit}.main")), signal.SIGTERM)
 
     def logs(self) -> str:
         """Return what the units have printed; nothing when none runs."""
@@ -183,5 +188,5 @@ def debian_machine(folder: Path) -> Iterator[DebianMachine]:
     try:
         yield machine
     finally:
-        machine.send(signal.SIGKILL)
+        machine.kill()
         subprocess.run(["losetup", "--detach", device], check=True)

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import shutil
-import signal
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -202,7 +201,7 @@ def test_a_node_starts_takes_a_ping_and_ships_it_when_it_is_stopped(aws_emulator
         # It says what systemd would not take, and would take otherwise than it is meant.
         units = [f"/etc/systemd/system/telemetry-lake-{name}.service" for name in ("ingest", "end")]
         assert machine.run("systemd-analyze", "verify", "--man=no", *units) == ""
-    machine.send(signal.SIGTERM)
+    machine.stop("telemetry-lake-ingest")
     wait_until_shipped(aws_emulator)
 
 
@@ -211,9 +210,9 @@ def test_the_volume_of_a_machine_that_died_is_not_formatted_and_its_pings_are_sh
 ):
     start()
     post_a_ping()
-    machine.send(signal.SIGKILL)
+    machine.kill()
     wait_until(lambda: machine.processes() == [], deadline_seconds=DEADLINE_SECONDS, what="it is dead")
     assert "Contents" not in aws_emulator.client("s3").list_objects_v2(Bucket="raw-of-node")
     start()
-    machine.send(signal.SIGTERM)
+    machine.stop("telemetry-lake-ingest")
     wait_until_shipped(aws_emulator)
