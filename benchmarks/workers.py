@@ -99,19 +99,20 @@ class Trial:
         self._stop(workers)
         before = self._rows()
         posted = self._post(pings)
-        self._say(f"{posted:,} pings wait for {count} workers")
+        self._say(f"{posted:,} pings wait, workers: {count}")
         chosen = workers[:count]
-        for core, name in enumerate(chosen):
-            starts = self._starts(name)
+        starts = {name: self._starts(name) for name in chosen}
+        for name in chosen:
             self._supervisor.start(name)
-            _wait(lambda: self._starts(name) > starts, f"{name} takes tasks")  # noqa: B023
+        _wait(lambda: all(self._starts(name) > starts[name] for name in chosen), "the workers take tasks")
+        for core, name in enumerate(chosen):
             for process in self._lake.processes(name):
                 with suppress(psutil.Error):
                     process.cpu_affinity([core])
         started, first = time.monotonic(), self._rows()
         _wait(lambda: self._rows() >= before + posted, "every ping is a row")
         rate = (before + posted - first) / (time.monotonic() - started)
-        self._say(f"{count} workers: {rate:,.0f} pings/s")
+        self._say(f"{rate:,.0f} pings/s, workers: {count}")
         return rate
 
     def _stop(self, workers: Sequence[str]) -> None:
