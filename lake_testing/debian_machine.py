@@ -5,6 +5,7 @@ are loop devices, the metadata and AWS are on loopback, and the address is one o
 there is systemd as the first process: units are started by `START_UNITS`, which reads them.
 """
 
+import functools
 import os
 import shutil
 import signal
@@ -50,6 +51,16 @@ PREPARE: Final = textwrap.dedent("""\
     chmod 1777 "$root/dev/shm"
     ln -s "$device" "$root/dev/disk/by-id/$name"
     exec chroot "$root" bash -s
+    """)
+TRY: Final = textwrap.dedent("""\
+    mount -t tmpfs tmpfs /mnt
+    mkdir /mnt/changes /mnt/work /mnt/root
+    mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/changes,workdir=/mnt/work /mnt/root
+    mount -t proc proc /mnt/root/proc
+    truncate --size 16M /mnt/disk
+    device=$(losetup --find --show /mnt/disk)
+    mkfs.ext4 -q "$device" && mount "$device" /mnt/root/mnt && umount /mnt/root/mnt
+    losetup --detach "$device"
     """)
 START_UNITS: Final = textwrap.dedent("""\
     import os, pathlib, pwd, shlex, subprocess, sys
@@ -160,18 +171,15 @@ class DebianMachine:
         return subprocess.run(inside, check=True, capture_output=True, text=True).stdout
 
 
+@functools.cache
 def missing() -> str | None:
     """Return what this machine lacks for another one inside of it; None when it lacks nothing."""
     if os.geteuid() != 0:
         return "only root makes overlays and loop devices"
     if lacking := [name for name in NEEDED if shutil.which(name, path=PATH_OF_ROOT) is None]:
         return f"{', '.join(lacking)} not installed"
-    if subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
-    ).returncode:
-        return "this machine lets nobody mount"
-    if subprocess.run(["losetup", "-f"], capture_output=True, check=False).returncode:
-        return "this machine has no loop devices"
+    if subprocess.run(["unshare", "--mount", "sh", "-ec", TRY], capture_output=True, check=False).returncode:
+        return "this machine lets nobody make overlays and disks"
     return None
 
 
