@@ -111,13 +111,14 @@ def kill(lake: LocalLake, victim: str) -> tuple[str, list[int]]:
     """Send SIGKILL to one kind of process. Returns its program, and the ids of the killed processes."""
     if victim == TASK:
         program, task = wait_for(lambda: _task(lake), deadline_seconds=BUSY_MAX_SECONDS, what="a task runs")
-        return program, _kill([task])
+        return program, kill_all([task])
     if victim == INGEST_CHILDREN:
-        return INGEST_NODE, _kill(lake.processes(INGEST_NODE)[1:])
-    return victim, _kill(lake.processes(victim)[:1])
+        return INGEST_NODE, kill_all(lake.processes(INGEST_NODE)[1:])
+    return victim, kill_all(lake.processes(victim)[:1])
 
 
-def _kill(processes: list[psutil.Process]) -> list[int]:
+def kill_all(processes: list[psutil.Process]) -> list[int]:
+    """Send SIGKILL to these processes, in their order. Returns their ids."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)

@@ -1,11 +1,12 @@
 """The metadata of a machine of EC2 on loopback, in the form in which EC2 serves them."""
 
 import http.server
-import threading
 from collections.abc import Mapping
 
+from lake_testing.background_server import BackgroundServer
 
-class Metadata:
+
+class Metadata(BackgroundServer):
     """The metadata of a machine, as EC2 serves them: only for a token. `answers` may change."""
 
     def __init__(self, answers: Mapping[str, str]) -> None:
@@ -29,12 +30,4 @@ class Metadata:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)

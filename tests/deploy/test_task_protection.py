@@ -4,16 +4,16 @@ import http.server
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from celery import Celery
 
+from lake_testing.background_server import BackgroundServer
 from lake_testing.stack import RunningProgram, free_ports, wait_until
 from local_stack.celery_workers import Redis
-from local_stack.program import LOOPBACK, find_server
+from local_stack.program import find_server
 from telemetry_lake.deploy.task_protection import (
     EXPIRES_MINUTES,
     MAX_ATTEMPTS,
@@ -42,7 +42,7 @@ app.worker_main(["worker", "--concurrency", "1", "--loglevel", "WARNING", "--wit
 """
 
 
-class Agent:
+class Agent(BackgroundServer):
     """The agent of ECS: keeps what it is asked, and refuses as many requests as it is told to."""
 
     def __init__(self) -> None:
@@ -64,15 +64,7 @@ class Agent:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        self.url = f"http://{LOOPBACK}:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture

@@ -11,14 +11,7 @@ import pytest
 from lake_testing.stack import RunningProgram, free_ports
 from local_stack.airflow import API_SERVER, NOT_FOR_WORKERS, SCHEDULER
 from local_stack.bring_up import needs_of
-from local_stack.celery_workers import (
-    CONCURRENCY,
-    REDIS,
-    WORKERS_MAX,
-    Redis,
-    has_started,
-    worker_name,
-)
+from local_stack.celery_workers import CONCURRENCY, REDIS, WORKERS_MAX, Redis, has_started, worker_name
 from local_stack.configuration import Balancer, Database, StackConfiguration, StackVariables
 from local_stack.layout import Layout
 from local_stack.plan import Plan, make_plan

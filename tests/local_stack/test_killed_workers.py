@@ -1,13 +1,11 @@
 """Celery workers of a whole stack are killed in the middle of tasks of the drain."""
 
-import contextlib
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lake_testing.airflow_tasks import AirflowTasks, RunningTask, airflow_tasks
-from lake_testing.chaos import VARIABLES, workers_of
+from lake_testing.chaos import VARIABLES, kill_all, workers_of
 from lake_testing.local_lake import LocalLake, local_lake, running_fleet, wait_for
 from lake_testing.proof_check import wait_for_verdict
 from local_stack.program import find_server
@@ -45,9 +43,7 @@ def _a_worker_is_killed_with_a_task(lake: LocalLake, tasks: AirflowTasks) -> boo
 
     worker, task = wait_for(found, deadline_seconds=DEADLINE_SECONDS, what="a worker has a task of the drain")
     # The main process first: it would start the others again.
-    for process in lake.processes(worker):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    kill_all(lake.processes(worker))
     wait_for(
         lambda: tasks.was_tried_again(task) is not None,
         deadline_seconds=DEADLINE_SECONDS,
