@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from croniter import croniter
 
 from build_tools.airflow_page import PAGE
 from dags.assets import DASHBOARD_CUBES, FINISHED_DATES, RAW_INDEX, assets
@@ -14,6 +17,8 @@ from dags.owners import ANALYSIS_SERVICE, ENGINEERS, OPERATORS
 from lake_testing.airflow_runs import RUN_DEADLINE_SECONDS, airflow_environment, run_dags
 from lake_testing.shipping import assert_each_once, queue_is_empty, ship, ship_bytes
 from telemetry_lake.failures import ConfigurationError
+from telemetry_lake.monitoring.sources.airflow import WITHIN
+from telemetry_lake.monitoring.sources.work import RULES
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.tables.definitions import (
     HISTOGRAM_AGGREGATES,
@@ -129,6 +134,25 @@ def test_no_dag_starts_itself_or_at_every_batch_and_all_but_the_drain_also_start
         assert not set(facts["starts_with"]) & set(facts["writes"]), dag
         assert not set(facts["starts_with"]) & {LIVE_PINGS, LIVE_REJECTED_PINGS}, dag
         assert facts["clock"] or dag == "drain"
+
+
+def test_no_dag_and_no_work_counts_as_late_before_the_clock_could_start_it_again(parsed):
+    clocks = {facts["dag_id"]: _period(facts["clock"]) for facts in parsed["facts"] if facts["clock"]}
+    assert set(WITHIN) == set(clocks)
+    assert {dag: period for dag, period in clocks.items() if WITHIN[dag] <= period} == {}
+    written = {facts["dag_id"]: facts["writes"] for facts in parsed["facts"]}
+    for work, rule in RULES.items():
+        makers = [dag for dag in clocks if dag == work or {work, rule.table} & set(written[dag])]
+        assert makers or work == "backfill", work
+        assert all(rule.within > clocks[dag] for dag in makers), work
+
+
+def _period(clock: str) -> timedelta:
+    """Return the longest time between two starts, of a clock as the page about Airflow shows it."""
+    if clock.startswith("every "):
+        return timedelta(minutes=int(clock.split()[1]))
+    starts = croniter(clock.strip("`"), datetime(2026, 11, 30, tzinfo=UTC)).all_next(datetime)
+    return max(later - earlier for (earlier, later), _ in zip(pairwise(starts), range(50), strict=False))
 
 
 def test_the_page_about_airflow_shows_these_dags(parsed):

@@ -29,6 +29,8 @@ WITHIN: Final[Mapping[str, timedelta]] = {
     "expire_snapshots": timedelta(minutes=30),
     "reconcile": timedelta(minutes=45),
     "scheduled_analyses": timedelta(minutes=20),
+    "anomalies": timedelta(minutes=30),
+    "fresh_aggregates": timedelta(hours=2),
     "ping_volumes": timedelta(hours=2, minutes=15),
     "count_pings": timedelta(hours=2, minutes=15),
     "dashboard": timedelta(hours=2),

@@ -54,7 +54,7 @@ RULES: Final = {
     "ping_volumes": Rule(_HOURLY, "derived.ping_volumes", LIVE_PINGS),
     "ping_counts": Rule(_HOURLY, "derived.ping_counts", LIVE_PINGS),
     "dashboard_cubes": Rule(_DAILY, source=HISTOGRAM_AGGREGATES),
-    "completeness": Rule(timedelta(hours=1)),
+    "completeness": Rule(_DAILY),
     "reconcile": Rule(timedelta(hours=1)),
     "backfill": Rule(BACKFILL_IDLE_MAX),
 }
