@@ -1,19 +1,14 @@
 """A process that is killed with -9 after any of its writes loses nothing and doubles nothing."""
 
-import multiprocessing
-import re
-import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
-from lake_testing.killer import Killer
+from lake_testing.killer import Killer, points_to_kill_at, quick_workers, through_proxies
 from lake_testing.lossy_proxy import lossy_proxy
 from lake_testing.small_archive import FIRST_DAY, Line, SmallArchive, every_kind, rejects
 from telemetry_lake.backfill.journal import Decision, Journal
@@ -37,16 +32,12 @@ PRELOADED = [
     "telemetry_lake.backfill.units.copy_unit",
     "telemetry_lake.backfill.publish_date",
 ]
-WORKER_DEADLINE_SECONDS = 60
 TABLES = (LIVE_PINGS, LIVE_REJECTED_PINGS)
 
 
 @pytest.fixture(scope="module")
 def workers() -> ForkServerContext:
-    """Starts workers within milliseconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
+    return quick_workers(PRELOADED)
 
 
 class SmallBackfill:
@@ -92,10 +83,8 @@ class SmallBackfill:
         assert len(places) == len(set(places)) == len(self.lines)
 
 
-def whole_way(settings: Settings, selection: Selection, plan: DatePlan, go: "threading.Event | None") -> None:
+def whole_way(settings: Settings, selection: Selection, plan: DatePlan) -> None:
     """Copy what is missing, decide, commit, undo, and publish again: what a person and Airflow would do."""
-    if go is not None:
-        go.wait()
     copier = UnitCopier(settings, selection.backfill_id, selection.archive)
     for unit in plan.units:
         copier.copy(unit)
@@ -138,8 +127,8 @@ def test_a_worker_killed_after_any_write_loses_and_doubles_nothing(lake, workers
     create_tables(load_lake_catalog(lake.settings))
     first = SmallBackfill(lake.settings, tmp_path, unit_max_bytes=2_500)
     killer = Killer()
-    with _through_proxies(first.settings, killer) as proxied:
-        _work(workers, proxied, first, killer, fatal_request=0)
+    with through_proxies(first.settings, killer) as proxied:
+        killer.work(workers, whole_way, proxied, first.selection, first.plan)
         requests = list(killer.requests)
         first.assert_each_once()
         undisturbed = [(tally.unit, tally.dates) for tally in first.tallies()]
@@ -149,10 +138,10 @@ def test_a_worker_killed_after_any_write_loses_and_doubles_nothing(lake, workers
     points = points_to_kill_at(requests)
     assert len(points) >= 8
     _forget(first)
-    with _through_proxies(first.settings, killer) as proxied:
+    with through_proxies(first.settings, killer) as proxied:
         for number in points:
-            _work(workers, proxied, first, killer, fatal_request=number)
-    whole_way(first.settings, first.selection, first.plan, None)
+            killer.work(workers, whole_way, proxied, first.selection, first.plan, fatal_request=number)
+    whole_way(first.settings, first.selection, first.plan)
     first.assert_each_once()
     assert [(tally.unit, tally.dates) for tally in first.tallies()] == undisturbed
 
@@ -173,9 +162,9 @@ def test_two_copies_of_a_unit_count_once(lake, tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(WORKER_DEADLINE_SECONDS)
+        thread.join(60)
     assert tallies[0] == tallies[1] == backfill.tallies()[0]
-    whole_way(backfill.settings, backfill.selection, backfill.plan, None)
+    whole_way(backfill.settings, backfill.selection, backfill.plan)
     backfill.assert_each_once()
 
 
@@ -197,7 +186,7 @@ def test_a_unit_whose_tally_has_no_answer_fails_alone_and_counts_once(lake, tmp_
     assert [unit.unit for unit in failed] == [first.name]
     assert "RetriableError" in failed[0].error
     assert {unit.name for unit in others} <= backfill.journal.finished_units(backfill.id)
-    whole_way(backfill.settings, backfill.selection, backfill.plan, None)
+    whole_way(backfill.settings, backfill.selection, backfill.plan)
     backfill.assert_each_once()
 
 
@@ -250,7 +239,7 @@ def test_what_is_not_as_it_was_written_is_found(lake, tmp_path):
 def test_a_publication_that_is_undone_meanwhile_leaves_nothing(lake, tmp_path):
     create_tables(load_lake_catalog(lake.settings))
     backfill = SmallBackfill(lake.settings, tmp_path)
-    whole_way(backfill.settings, backfill.selection, backfill.plan, None)
+    whole_way(backfill.settings, backfill.selection, backfill.plan)
     publisher = DatePublisher(
         backfill.settings.drain,
         load_lake_catalog(backfill.settings),
@@ -273,21 +262,12 @@ def test_units_that_were_copied_days_before_are_published_by_young_copies(lake, 
     monkeypatch.setattr("telemetry_lake.tables.late_files.STAGED_MAX_AGE", timedelta(days=-1))
     create_tables(load_lake_catalog(lake.settings))
     backfill = SmallBackfill(lake.settings, tmp_path)
-    whole_way(backfill.settings, backfill.selection, backfill.plan, None)
+    whole_way(backfill.settings, backfill.selection, backfill.plan)
     catalog = load_lake_catalog(backfill.settings)
     for tally in backfill.tallies():
         for file in tally.files:
             catalog.load_table(file.table).io.delete(file.uri)
     backfill.assert_each_once()
-
-
-def points_to_kill_at(requests: list[str]) -> list[int]:
-    """The number of the last request of each kind that changes something; ids make no kind."""
-    last: dict[str, int] = {}
-    for number, request in enumerate(requests, start=1):
-        if request.startswith(("PUT", "POST", "DELETE")) and "/oauth/" not in request:
-            last[re.sub(r"[0-9a-f]{4,}(-[0-9a-f]{4,})*|[0-9]+", "#", request)] = number
-    return sorted(last.values())
 
 
 def _forget(backfill: SmallBackfill) -> None:
@@ -301,41 +281,3 @@ def _forget(backfill: SmallBackfill) -> None:
     for name in TABLES:
         catalog.drop_table(name)
     create_tables(catalog)
-
-
-def _work(
-    workers: ForkServerContext,
-    settings: Settings,
-    backfill: SmallBackfill,
-    killer: Killer,
-    *,
-    fatal_request: int,
-) -> None:
-    """The whole way in a process of its own, killed at its n-th request, or never."""
-    killer.arm(fatal_request)
-    go = workers.Event()
-    process = workers.Process(target=whole_way, args=(settings, backfill.selection, backfill.plan, go))
-    process.start()
-    assert process.pid is not None
-    killer.aim(process.pid)
-    go.set()
-    process.join(WORKER_DEADLINE_SECONDS)
-    assert process.exitcode in ((-signal.SIGKILL, 0) if fatal_request else (0,)), process.exitcode
-
-
-@contextmanager
-def _through_proxies(settings: Settings, killer: Killer) -> Iterator[Settings]:
-    """The same lake, reached through proxies that tell `killer` of every request."""
-    assert settings.s3.endpoint_url is not None
-    with ExitStack() as stack:
-        s3 = stack.enter_context(lossy_proxy(settings.s3.endpoint_url, killer.on_answer))
-        properties = dict(settings.catalog.properties)
-        catalog = stack.enter_context(lossy_proxy(properties["uri"], killer.on_answer))
-        properties |= {"uri": catalog, "s3.endpoint": s3}
-        properties["oauth2-server-uri"] = f"{catalog}/v1/oauth/tokens"
-        yield settings.model_copy(
-            update={
-                "s3": settings.s3.model_copy(update={"endpoint_url": s3}),
-                "catalog": settings.catalog.model_copy(update={"properties": properties}),
-            }
-        )

@@ -1,6 +1,5 @@
 """Versions of cubes in a real S3: two runs at once, runs that are killed, and what is removed."""
 
-import multiprocessing
 import signal
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from lake_testing.cube_sets import GivenAggregates, make_cubes
-from lake_testing.killer import Killer
+from lake_testing.killer import Killer, quick_workers
 from lake_testing.lossy_proxy import lossy_proxy
 from lake_testing.sample_rows import sample_rows
 from telemetry_lake.dashboard.format import Manifest, View
@@ -176,14 +175,7 @@ def test_a_damaged_file_and_another_format_are_said(lake_settings):
 
 @pytest.fixture(scope="session")
 def workers() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["polars", "duckdb", "telemetry_lake.dashboard.making.build"])
-    return context
-
-
-def run(settings: Settings, pings: Mapping[date, int], go: Any) -> None:
-    go.wait()
-    make(settings, pings)
+    return quick_workers(["polars", "duckdb", "telemetry_lake.dashboard.making.build"])
 
 
 def make(settings: Settings, pings: Mapping[date, int]) -> None:
@@ -202,16 +194,7 @@ def test_a_run_killed_after_any_write_leaves_a_whole_version_and_a_rerun_finishe
         """Make one change in a process of its own, killed at its n-th request; return its exit status."""
         store(lake_settings).delete(lake_settings.s3.lake_bucket, sorted(keys(lake_settings)))
         make(lake_settings, before)
-        killer.arm(fatal_request)
-        go = workers.Event()
-        process = workers.Process(target=run, args=(proxied, after, go))
-        process.start()
-        assert process.pid is not None
-        killer.aim(process.pid)
-        go.set()
-        process.join(WORKER_DEADLINE_SECONDS)
-        status: int | None = process.exitcode
-        return status
+        return killer.work(workers, make, proxied, after, fatal_request=fatal_request)
 
     with lossy_proxy(lake_settings.s3.endpoint_url, killer.on_answer) as proxy:
         s3 = lake_settings.s3.model_copy(update={"endpoint_url": proxy})

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 
 from lake_testing.cube_sets import make_cubes
 from lake_testing.sample_rows import sample_rows
+from lake_testing.steady_pings import HOUR, MINUTE, count_hours, receive
 from telemetry_lake.__main__ import app
 from telemetry_lake.dashboard.making.versions import CubeVersions
 from telemetry_lake.dashboard.selection import parse_selection
@@ -34,52 +34,11 @@ from telemetry_lake.tables.catalog import load_lake_catalog
 from telemetry_lake.tables.definitions import (
     ANOMALIES,
     HISTOGRAM_AGGREGATES,
-    LIVE_PINGS,
     LIVE_REJECTED_PINGS,
-    PING_VOLUMES,
     SQL_DIRECTORY,
 )
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-CHANNELS = {"release": 3, "beta": 1}
-"""Pings a minute."""
-HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
-
-
-def count_hours(settings: Settings, until: datetime) -> None:
-    """Write down nine weeks of the same volumes, as the job Ping volumes would."""
-    rows = [
-        {
-            "submission_date": (until - number * HOUR).date(),
-            "submission_hour": until - number * HOUR,
-            "namespace": "telemetry",
-            "document_type": "main",
-            "app_update_channel": channel,
-            "error_type": None,
-            "pings": pings * 60,
-            "bytes": 1,
-        }
-        for number in range(9 * 7 * 24 + 48)
-        for channel, pings in CHANNELS.items()
-    ]
-    load_lake_catalog(settings).load_table(PING_VOLUMES).append(sample_rows(PING_VOLUMES, rows))
-
-
-def receive(settings: Settings, first: datetime, end: datetime, channels: Iterable[str] = CHANNELS) -> None:
-    """Put pings into live.pings, as many each minute as there always are."""
-    rows = [
-        {
-            "submission_date": at.date(),
-            "submission_timestamp": at,
-            "namespace": "telemetry",
-            "document_type": "main",
-            "app_update_channel": channel,
-        }
-        for minute in range((end - first) // MINUTE)
-        for channel in channels
-        for at in [first + minute * MINUTE] * CHANNELS[channel]
-    ]
-    load_lake_catalog(settings).load_table(LIVE_PINGS).append(sample_rows(LIVE_PINGS, rows))
 
 
 def reject(settings: Settings, at: datetime, reason: str, pings: int) -> None:
