@@ -3,27 +3,16 @@
 from collections.abc import Mapping
 from typing import Final
 
+from benchmarks.drills.airflow import AIRFLOW_DRILLS
 from benchmarks.drills.drill import Drill
 from benchmarks.drills.edge import EDGE_DRILLS
 from benchmarks.drills.lake import LAKE_DRILLS
 from benchmarks.drills.stage import Part
+from benchmarks.drills.works import WORK_DRILLS
 from telemetry_lake.monitoring.alarms import ALARMS
 
-DRILLS: Final[tuple[Drill, ...]] = (*EDGE_DRILLS, *LAKE_DRILLS)
-_NEEDS_AIRFLOW: Final = "no drill yet: it needs a stack with Airflow"
-_NEEDS_SPARK: Final = (
-    "no drill yet: it is mended by jobs of Spark, for which the exporter's record is to be set back"
-)
+DRILLS: Final[tuple[Drill, ...]] = (*EDGE_DRILLS, *WORK_DRILLS, *LAKE_DRILLS, *AIRFLOW_DRILLS)
 NOT_DRILLED: Final[Mapping[str, str]] = {
-    "AirflowComponentDead": _NEEDS_AIRFLOW,
-    "AirflowUnreachable": _NEEDS_AIRFLOW,
-    "DagFailed": _NEEDS_AIRFLOW,
-    "DagLate": _NEEDS_AIRFLOW,
-    "DagUnreadable": _NEEDS_AIRFLOW,
-    "AnalysesLate": _NEEDS_AIRFLOW,
-    "DerivedStale": _NEEDS_SPARK,
-    "MaintenanceLate": _NEEDS_SPARK,
-    "ProofLate": "no drill yet: the exporter's record is to be set back",
     "QueueForgets": "ElasticMQ keeps a message until it is deleted, and has no time that could be too short",
     "SnapshotsKept": "it takes 5,001 commits to a table, which is more than an hour's work",
     "BalancerErrors": "only AWS sees it",
@@ -31,7 +20,7 @@ NOT_DRILLED: Final[Mapping[str, str]] = {
     "DatabaseDisk": "only AWS sees it",
 }
 """The alarms that no drill covers, with the reasons; promtool proves the rules of all that Prometheus has."""
-_OF_AIRFLOW: Final = frozenset(alarm for alarm, reason in NOT_DRILLED.items() if reason == _NEEDS_AIRFLOW)
+_OF_AIRFLOW: Final = frozenset(alarm for drill in AIRFLOW_DRILLS for alarm in drill.alarms)
 
 
 def drilled_in(part: Part) -> list[str]:

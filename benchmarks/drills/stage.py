@@ -1,5 +1,6 @@
 """A stack to be drilled, with what watches it and with pings that arrive all the time."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -42,14 +44,15 @@ VARIABLES: Final = {
 }
 MACHINES_DAY: Final = 10
 """Dollars. With a price, what a day costs is known from the first minute on."""
+OVERDUE_AFTER: Final = timedelta(seconds=72)
+"""Instead of a day."""
 DRAINED_VARIABLES: Final = {
     "TELEMETRY_LAKE_INGEST__SEGMENT_MAX_AGE_SECONDS": "5",
     "TELEMETRY_LAKE_DRAIN__RECONCILE_GRACE_SECONDS": "20",
+    "TELEMETRY_LAKE_DRAIN__COMPLETE_WITHIN_HOURS": str(OVERDUE_AFTER / timedelta(hours=1)),
     "TELEMETRY_LAKE_MONITORING__PRICES__MACHINES_DAY": str(MACHINES_DAY),
 }
 """Where pings become rows, that is quick, and so is what looks for lost messages."""
-BY_HAND_VARIABLES: Final = {"TELEMETRY_LAKE_DRAIN__COMPLETE_WITHIN_HOURS": "0.02"}
-"""A raw object is overdue after 72 s instead of a day."""
 
 
 class Part(StrEnum):
@@ -119,6 +122,18 @@ class Stage:
         file = self.lake.layout.settings_file(EXPORTER)
         with self.without(EXPORTER), file.open("a") as text:
             text.writelines(f"{name}='{value}'\n" for name, value in settings.items())
+
+    def exporter_remembers(self, source: str, **facts: object) -> None:
+        """Let the exporter start again with other facts in what it keeps of a source.
+
+        Of a fact that is a mapping, the others of its entries stay.
+        """
+        file = self.lake.layout.data("monitoring") / f"{source}.json"
+        with self.without(EXPORTER):
+            record = json.loads(file.read_bytes())
+            for name, fact in facts.items():
+                record[name] = record[name] | fact if isinstance(fact, dict) else fact
+            file.write_text(json.dumps(record))
 
     def settings(self, role: Role) -> Settings:
         """Return the settings of a process that acts as `role`."""
@@ -196,7 +211,7 @@ def repeatedly(act: Callable[[], object]) -> Iterator[None]:
 def running_stage(part: Part, directory: Path, *, factor: float, alarms: Iterable[str]) -> Iterator[Stage]:
     """Start a stack, a fleet and the watchers of `alarms`. Yields them, and ends them all."""
     directory.mkdir(parents=True)
-    variables = _variables(part)
+    variables = VARIABLES if part is Part.EDGE else {**VARIABLES, **DRAINED_VARIABLES}
     with ExitStack() as stack:
         lake = stack.enter_context(local_lake(variables, only=_programs(part)))
         # It would mend what a drill breaks.
@@ -239,14 +254,3 @@ def _programs(part: Part) -> tuple[str, ...]:
             return (*edge, CREATE_TABLES, EXPORTER, WEB)
         case Part.LAKE:
             return ()
-
-
-def _variables(part: Part) -> dict[str, str]:
-    """Return what is added to the environment of a part's programs."""
-    match part:
-        case Part.EDGE:
-            return VARIABLES
-        case Part.FLOW:
-            return {**VARIABLES, **DRAINED_VARIABLES, **BY_HAND_VARIABLES}
-        case Part.LAKE:
-            return {**VARIABLES, **DRAINED_VARIABLES}

@@ -155,7 +155,9 @@ WORK_ALARMS: Final = (
         "AirflowComponentDead",
         Severity.PAGE,
         "Airflow's {{ $labels.component }} gave its last sign of life {{ $value | humanizeDuration }} ago.",
-        "telemetry_lake_airflow_heartbeat_age_seconds > <3m:s|45s>",
+        # An age grows while it is not read: when the API is away, that says nothing of the components.
+        "telemetry_lake_airflow_heartbeat_age_seconds > <3m:s|45s> "
+        'and on (instance) telemetry_lake_exporter_source_up{source="airflow"} == 1',
         wait="1m",
         mutes=_WHAT_AIRFLOW_STOPS,
     ),

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPConnection
@@ -22,9 +23,11 @@ import pytest
 
 from client_fleet.pings import Pings, Shares
 from client_fleet.proof import read_proof
+from lake_testing.airflow_user import AirflowUser, logged_in
 from lake_testing.chaos import EVERY_KIND, chaos
 from lake_testing.local_lake import LocalLake, running_fleet, wait_for
 from lake_testing.proof_check import wait_for_verdict
+from lake_testing.shipping import MORNING, greeting, ship_pings
 from local_stack.airflow import ADMIN
 from telemetry_lake import columns
 from telemetry_lake.documents.restore import restore_document
@@ -32,12 +35,14 @@ from telemetry_lake.failures import ErrorType
 from telemetry_lake.histograms.list_text import list_numbers
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.query.lake import open_lake
+from telemetry_lake.settings import Role, load_settings
 from tests.end_to_end import glean_client
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 COMMIT_DEADLINE_SECONDS = 180
 RECOVERY_DEADLINE_SECONDS = 400
+JOB_DEADLINE_SECONDS = 300
 FIREFOX_RECORD = PROJECT_ROOT / "lake_testing" / "data" / "ping.v1.record"
 RECORD_HEADER = struct.Struct("<BHIQ")
 CURL_TARGET = "http://127.0.0.1:8000"
@@ -180,13 +185,15 @@ def test_pings_of_real_clients_become_rows(stack, tmp_path):
     _assert_audits_can_be_read(stack)
 
 
+def _administrator(stack: LocalLake) -> AbstractContextManager[httpx.Client]:
+    return logged_in(stack.plan.airflow_url, ADMIN, stack.plan.airflow_password_file.read_text())
+
+
 def _assert_audits_can_be_read(stack: LocalLake) -> None:
     """In Airflow's user interface, by users who are logged in and by no others."""
     airflow = stack.plan.airflow_url
     assert httpx.get(f"{airflow}/audits/").status_code == 401
-    login = {"username": ADMIN, "password": stack.plan.airflow_password_file.read_text().strip()}
-    token = httpx.post(f"{airflow}/auth/token", json=login).raise_for_status().json()["access_token"]
-    with httpx.Client(base_url=airflow, headers={"Authorization": f"Bearer {token}"}) as client:
+    with _administrator(stack) as client:
         day = client.get("/audits/").raise_for_status().text
         batch = re.search(r'href="([0-9a-f]{32})"', day)
         assert batch is not None
@@ -253,6 +260,42 @@ def _assert_firefox(sent: Sent, row: dict[str, Any]) -> None:
         buckets, counts = (list_numbers(histograms[name][field]) for field in ("buckets", "counts"))
         stored = dict(zip(map(str, buckets), counts, strict=True))
         assert {bucket: count for bucket, count in stored.items() if count} == filled
+
+
+def test_a_finished_date_goes_on_to_the_dashboard_by_events_alone(stack):
+    document_id = str(uuid.uuid4())
+    settings = load_settings(stack.layout.env_file, role=Role.NODE)
+    ship_pings(settings, [greeting(document_id, at=MORNING)], first=MORNING)
+    _all_rows(stack, "live.pings", [document_id])
+    with _administrator(stack) as client:
+        assert AirflowUser(client).run("reconcile") == "success"
+        stable = _run_by_event(
+            client,
+            "stable_tables",
+            lambda event: (
+                event["source_dag_id"] == "reconcile"
+                and f"{MORNING:%Y-%m-%d}" in (event["extra"].get("dates") or ())
+            ),
+        )
+        _run_by_event(client, "dashboard", lambda event: event["source_run_id"] == stable)
+
+
+def _run_by_event(client: httpx.Client, dag: str, is_cause: Callable[[dict[str, Any]], bool]) -> str:
+    """Return the id of the run of `dag` that such an event has started, once it has succeeded."""
+    runs = f"/api/v2/dags/{dag}/dagRuns"
+
+    def succeeded() -> str | None:
+        listed = client.get(runs, params={"run_type": "asset_triggered", "state": "success"})
+        for run in listed.raise_for_status().json()["dag_runs"]:
+            run_id = str(run["dag_run_id"])
+            events = client.get(f"{runs}/{run_id}/upstreamAssetEvents").raise_for_status().json()
+            if any(is_cause(event) for event in events["asset_events"]):
+                return run_id
+        return None
+
+    return wait_for(
+        succeeded, deadline_seconds=JOB_DEADLINE_SECONDS, what=f"a run of {dag} that an event started"
+    )
 
 
 def _post_known_garbage(stack: LocalLake) -> dict[str, tuple[str, bytes]]:
