@@ -1,5 +1,6 @@
 """Drills of the edge: ingest nodes, their spools, S3 and SQS."""
 
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from telemetry_lake.units import MIB
 DISK_FULL_STATUS: Final = 507
 KILLS: Final = 6
 STARVED_SECONDS: Final = 0.4
-RUNNING_SECONDS: Final = 0.05
+RUNNING_SECONDS: Final = (0.001, 0.01)
+"""At least and at most: what waited is committed at once, and has to be stopped in the middle of that."""
 LARGE_BODY: Final = b"\0" * (MIB - 1)
 """As large as a ping may be; SeaweedFS gets it compressed."""
 
@@ -60,7 +62,7 @@ def spools_are_gone(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def worker_starves(stage: Stage) -> Iterator[None]:
-    """Stop the worker for most of each half second, as on a machine whose disk or processor is taken."""
+    """Stop the worker for nearly all of the time, as on a machine whose disk or processor is taken."""
     worker = stage.child(stage.nodes[0], "worker")
     with repeatedly(lambda: _stop_for_a_moment(worker)):
         yield
@@ -180,7 +182,7 @@ def _stop_for_a_moment(process: int) -> None:
     send_signal([process], signal.SIGSTOP)
     time.sleep(STARVED_SECONDS)
     send_signal([process], signal.SIGCONT)
-    time.sleep(RUNNING_SECONDS)
+    time.sleep(random.uniform(*RUNNING_SECONDS))
 
 
 def _post_large(stage: Stage, *, pause_seconds: float = 0.0) -> int:
@@ -220,7 +222,13 @@ EDGE_DRILLS: Final = (
         Part.EDGE,
         node=0,
     ),
-    Drill(("CommitSlow",), "a worker is stopped for 0.4 s in each 0.45 s", worker_starves, Part.EDGE, node=0),
+    Drill(
+        ("CommitSlow",),
+        f"a worker is stopped for {STARVED_SECONDS:g} s, again and again",
+        worker_starves,
+        Part.EDGE,
+        node=0,
+    ),
     Drill(("NotTold",), "the web hook of the alarms answers 500", web_hook_is_broken, Part.EDGE),
     Drill(("Watchdog",), "Prometheus is killed", prometheus_is_away, Part.EDGE, by_outer_watcher=True),
     Drill(("Watchdog",), "Alertmanager is killed", alertmanager_is_away, Part.EDGE, by_outer_watcher=True),
