@@ -70,8 +70,8 @@ def queue_has_a_foreign_message(stage: Stage) -> Iterator[None]:
     index = sqs.get_queue_url(QueueName=settings.index_queue_name)["QueueUrl"]
     sqs.send_message(QueueUrl=index, MessageBody='{"hello": "queue"}')
     yield
-    # By the runbook: no raw object waits behind it, so delete it.
-    sqs.purge_queue(QueueUrl=sqs.get_queue_url(QueueName=settings.dead_letter_queue_name)["QueueUrl"])
+    # By the runbook: no raw object waits behind it.
+    stage.command("replay", "dead-letters", "--delete-foreign")
 
 
 @contextmanager

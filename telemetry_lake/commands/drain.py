@@ -93,11 +93,16 @@ def dead_letters() -> None:
 
 
 @replay_app.command(name="dead-letters")
-def replay_dead_letters(waive_gates: Waive = None) -> None:
+def replay_dead_letters(
+    waive_gates: Waive = None,
+    delete_foreign: Annotated[
+        bool, typer.Option("--delete-foreign", help="Delete what is not an index message.")
+    ] = False,
+) -> None:
     """Put the dead letters that are there now back on the queue."""
     from telemetry_lake.recovery.replay import replay_dead_letters
 
-    _print_replayed(replay_dead_letters(_lake(), waive_gates=waive_gates))
+    _print_replayed(replay_dead_letters(_lake(), waive_gates=waive_gates, delete_foreign=delete_foreign))
 
 
 @replay_app.command(name="raw-objects")
@@ -215,6 +220,10 @@ def _print_replayed(result: "Replayed") -> None:
             f"{result.foreign.count} keys in the bucket are not those of raw objects and were skipped:\n"
             + result.foreign.lines(),
             err=True,
+        )
+    if result.deleted.count:
+        typer.echo(
+            f"{result.deleted.count} were no index messages and are deleted:\n" + result.deleted.lines()
         )
     if result.left_alone.count:
         raise FatalError(

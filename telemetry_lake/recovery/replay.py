@@ -37,6 +37,8 @@ class Replayed:
     already_committed: int = 0
     left_alone: Keys = field(default_factory=Keys)
     """What cannot be replayed, with the reason: not an index message, or a raw object that is damaged."""
+    deleted: Keys = field(default_factory=Keys)
+    """What was no index message, with the reason."""
     foreign: Keys = field(default_factory=Keys)
     """Keys in the raw bucket that are not those of raw objects; they are skipped."""
     rejected_pings: int = 0
@@ -86,10 +88,13 @@ def dead_letters(settings: Settings) -> list[DeadLetter]:
     return letters
 
 
-def replay_dead_letters(lake: LakeConnections, *, waive_gates: str | None = None) -> Replayed:
+def replay_dead_letters(
+    lake: LakeConnections, *, waive_gates: str | None = None, delete_foreign: bool = False
+) -> Replayed:
     """Put the dead letters that are there now back on the queue.
 
     With `waive_gates`, the reason for doing so, batches that their gates stopped are published all the same.
+    What is no index message stays, or is gone with `delete_foreign`: no raw object waits behind it.
     """
     queue = lake.queue.dead_letters()
     result = Replayed()
@@ -99,7 +104,12 @@ def replay_dead_letters(lake: LakeConnections, *, waive_gates: str | None = None
             kept.append(message.receipt)
             index = message.index
             if isinstance(index, InvalidIndexMessage):
-                result.left_alone.add(f"{message.message_id}: {index}")
+                words = f"{message.message_id}: {index}"
+                if delete_foreign:
+                    queue.delete([kept.pop()])
+                    result.deleted.add(words)
+                else:
+                    result.left_alone.add(words)
                 continue
             if _needs_work(lake, index.key, waive_gates):
                 lake.queue.send(index)

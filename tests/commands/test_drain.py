@@ -7,6 +7,7 @@ from lake_testing.shipping import assert_each_once, ship, ship_bytes
 from lake_testing.stack import Lake
 from telemetry_lake.__main__ import app
 from telemetry_lake.drain.steps import UnfinishedDrain
+from telemetry_lake.raw.index_queue import IndexQueue
 from telemetry_lake.settings import ENV_FILE_VARIABLE
 
 
@@ -39,6 +40,16 @@ def test_a_day_of_trouble_on_the_command_line(here):
     assert "1 days open, 0 complete" in command("completeness").stdout
     assert "sent again" in command("rebuild-queue").stdout
     assert_each_once(here.settings, shipped)
+
+
+def test_a_message_of_another_program_is_named_and_deleted(here):
+    queue = IndexQueue(here.settings.sqs).dead_letters()
+    queue._sqs.send_message(QueueUrl=queue._url(here.settings.sqs.dead_letter_queue_name), MessageBody="{}")
+    assert "1 cannot be replayed and were left" in str(command("replay", "dead-letters").exception)
+    deleted = command("replay", "dead-letters", "--delete-foreign")
+    assert deleted.exit_code == 0
+    assert "1 were no index messages and are deleted" in deleted.stdout
+    assert "0 dead letters" in command("dead-letters").stderr
 
 
 @pytest.mark.parametrize(

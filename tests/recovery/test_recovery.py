@@ -118,12 +118,18 @@ def test_replaying_what_is_committed_changes_nothing(settings):
     assert_each_once(settings, shipped)
 
 
-def test_what_is_no_index_message_stays_in_the_dead_letters(settings):
-    queue = IndexQueue(settings.sqs)
+def test_what_is_no_index_message_stays_in_the_dead_letters_until_a_person_deletes_it(settings):
+    lake, queue = LakeConnections(settings), IndexQueue(settings.sqs)
     queue._sqs.send_message(QueueUrl=queue._url(settings.sqs.index_queue_name), MessageBody="nonsense")
     drain_once(settings)
-    assert replay_dead_letters(LakeConnections(settings)).left_alone.count == 1
+    assert replay_dead_letters(lake).left_alone.count == 1
     assert len(dead_letters(settings)) == 1
+
+    shipped = ship(settings, send=False)
+    queue.dead_letters().send_all(shipped.messages)
+    result = replay_dead_letters(lake, delete_foreign=True)
+    assert (result.deleted.count, result.sent.first, result.left_alone.count) == (1, shipped.keys, 0)
+    assert dead_letters(settings) == []
 
 
 def test_raw_objects_of_other_days_are_not_replayed(settings):
