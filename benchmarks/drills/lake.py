@@ -105,6 +105,8 @@ def batch_is_forgotten(stage: Stage) -> Iterator[None]:
         deadline_seconds=MENDED_SECONDS,
         what="reconcile sends the messages of the batch again",
     )
+    # It also saw them as overdue, which they are until somebody looks again.
+    _wait_until_complete(stage)
 
 
 @contextmanager
@@ -120,6 +122,10 @@ def message_is_lost(stage: Stage) -> Iterator[None]:
     yield
     # By the runbook: make the queue again, drain, look again.
     stage.command("rebuild-queue", "--skip-complete")
+    _wait_until_complete(stage)
+
+
+def _wait_until_complete(stage: Stage) -> None:
     wait_for(
         lambda: stage.command("completeness").returncode == 0,
         deadline_seconds=MENDED_SECONDS,
