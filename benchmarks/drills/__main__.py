@@ -51,10 +51,12 @@ def main() -> None:
                         rows += found
                         failures += failed
         record(rows, recorder, quiet_minutes=arguments.quiet_minutes, factor=arguments.factor)
-        print(table(rows))
-        if failures:
-            print("\n".join(failures), file=sys.stderr)
-            sys.exit(1)
+        for failure in failures:
+            recorder.remark(f"Failed: {failure}")
+    print(table(rows))
+    if failures:
+        print("\n".join(failures), file=sys.stderr)
+        sys.exit(1)
 
 
 def _arguments() -> argparse.Namespace:
