@@ -15,7 +15,11 @@ DEFINITIONS = PROJECT_ROOT / "lake_testing" / "data" / "definitions"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalLake]:
     """The whole local stack, in a folder of its own; stopped before other modules start theirs."""
-    variables = {"TELEMETRY_LAKE_CONVERSION__HISTOGRAM_DEFINITIONS_DIRECTORY": str(DEFINITIONS)}
+    variables = {
+        "TELEMETRY_LAKE_CONVERSION__HISTOGRAM_DEFINITIONS_DIRECTORY": str(DEFINITIONS),
+        # A date is finished when its claims have been there for so long.
+        "TELEMETRY_LAKE_DRAIN__RECONCILE_GRACE_SECONDS": "20",
+    }
     with local_lake({**CHAOS_VARIABLES, **variables}) as lake:
         yield lake
 

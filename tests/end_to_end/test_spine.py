@@ -268,16 +268,20 @@ def test_a_finished_date_goes_on_to_the_dashboard_by_events_alone(stack):
     ship_pings(settings, [greeting(document_id, at=MORNING)], first=MORNING)
     _all_rows(stack, "live.pings", [document_id])
     with _administrator(stack) as client:
-        assert AirflowUser(client).run("reconcile") == "success"
-        stable = _run_by_event(
-            client,
-            "stable_tables",
-            lambda event: (
-                event["source_dag_id"] == "reconcile"
-                and f"{MORNING:%Y-%m-%d}" in (event["extra"].get("dates") or ())
-            ),
-        )
+
+        def is_told() -> bool:
+            # What was claimed a moment ago is not looked at yet.
+            assert AirflowUser(client).run("reconcile") == "success"
+            told = client.get("/api/v2/assets/events", params={"source_dag_id": "reconcile"})
+            return any(_names_the_date(event) for event in told.raise_for_status().json()["asset_events"])
+
+        wait_for(is_told, deadline_seconds=COMMIT_DEADLINE_SECONDS, what="the date is finished")
+        stable = _run_by_event(client, "stable_tables", _names_the_date)
         _run_by_event(client, "dashboard", lambda event: event["source_run_id"] == stable)
+
+
+def _names_the_date(event: dict[str, Any]) -> bool:
+    return event["source_dag_id"] == "reconcile" and f"{MORNING:%Y-%m-%d}" in event["extra"].get("dates", ())
 
 
 def _run_by_event(client: httpx.Client, dag: str, is_cause: Callable[[dict[str, Any]], bool]) -> str:
