@@ -1,12 +1,13 @@
 """A person at the pages of a stack's Airflow: who may switch DAGs off and on, and start runs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import httpx
 
-from lake_testing.local_lake import wait_for
+from lake_testing.local_lake import LocalLake, wait_for
+from local_stack.airflow import ADMIN
 
 RUN_SECONDS: Final = 300.0
 """What a run of a quick DAG needs at most, on a busy machine."""
@@ -19,6 +20,11 @@ def logged_in(url: str, user: str, password: str) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
     with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
         yield client
+
+
+def administrator(lake: LocalLake) -> AbstractContextManager[httpx.Client]:
+    """Yield a client for the administrator of a stack's Airflow."""
+    return logged_in(lake.plan.airflow_url, ADMIN, lake.plan.airflow_password_file.read_text())
 
 
 class AirflowUser:

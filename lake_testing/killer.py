@@ -69,16 +69,19 @@ def quick_workers(preloaded: Iterable[str]) -> ForkServerContext:
     return context
 
 
+def writes_of(requests: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the requests that change something, each with its number."""
+    for number, request in enumerate(requests, start=1):
+        if request.startswith(("PUT", "POST", "DELETE")) and "/oauth/" not in request:
+            yield number, request
+
+
 def points_to_kill_at(requests: Iterable[str]) -> list[int]:
     """Return the number of the last request of each kind that changes something.
 
     Requests of one kind differ in ids only. What is killed after a read leaves what the write before left.
     """
-    last: dict[str, int] = {}
-    for number, request in enumerate(requests, start=1):
-        if request.startswith(("PUT", "POST", "DELETE")) and "/oauth/" not in request:
-            last[_ID.sub("#", request)] = number
-    return sorted(last.values())
+    return sorted({_ID.sub("#", request): number for number, request in writes_of(requests)}.values())
 
 
 @contextmanager

@@ -8,19 +8,18 @@ from uuid import uuid4
 
 from benchmarks.drills.drill import Drill
 from benchmarks.drills.stage import OVERDUE_AFTER, Part, Stage, hanging
-from lake_testing.airflow_user import AirflowUser, logged_in
+from lake_testing.airflow_user import AirflowUser, administrator
+from lake_testing.analysts import ANN, SCRIPT
 from lake_testing.local_lake import wait_for
 from lake_testing.shipping import greeting, ship_pings
-from local_stack.airflow import ADMIN, API_SERVER, DAG_PROCESSOR, TRIGGERER
+from local_stack.airflow import API_SERVER, DAG_PROCESSOR, TRIGGERER
 from telemetry_lake.analysis_jobs.documents import read_draft
-from telemetry_lake.analysis_jobs.people import Person
 from telemetry_lake.analysis_jobs.store import JobStore
 from telemetry_lake.project_files import PROJECT_ROOT
 from telemetry_lake.settings import Role
 
 FOREIGN_DAG: Final = PROJECT_ROOT / "dags" / "left_by_a_drill.py"
 FOREIGN_TEXT: Final = "from airflow.sdk import dag\nimport a_package_that_is_not_there\n"
-SCRIPT: Final = b"def map(key, dimensions, value, context):\n    context.write(dimensions[1], 1)\n"
 NOT_RUN_FOR: Final = timedelta(hours=2)
 MENDED_SECONDS: Final = 300.0
 
@@ -28,8 +27,7 @@ MENDED_SECONDS: Final = 300.0
 @contextmanager
 def user(stage: Stage) -> Iterator[AirflowUser]:
     """Yield the administrator of the stack's Airflow."""
-    plan = stage.lake.plan
-    with logged_in(plan.airflow_url, ADMIN, plan.airflow_password_file.read_text()) as client:
+    with administrator(stage.lake) as client:
         yield AirflowUser(client)
 
 
@@ -88,13 +86,12 @@ def analyses_do_not_begin(stage: Stage) -> Iterator[None]:
     code = {"kind": "text", "digest": store.put_code({"script.py": SCRIPT}), "entry": "script.py"}
     draft = read_draft({"name": "drill", "code": code, "schedule": {"every": "daily"}})
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    analyst = Person("ann")
     with user(stage) as admin:
         with admin.switched_off("scheduled_analyses"):
-            job = store.create(analyst, draft, scheduled_since=yesterday)
+            job = store.create(ANN, draft, scheduled_since=yesterday)
             yield
         admin.run("scheduled_analyses")
-    store.delete(analyst, job.name, job.version)
+    store.delete(ANN, job.name, job.version)
 
 
 @contextmanager

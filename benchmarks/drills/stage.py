@@ -141,8 +141,12 @@ class Stage:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the lake as a person would, with the keys of all roles."""
+        return self.python("-m", "telemetry_lake", *arguments)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments, in the project's folder and with the keys of all roles."""
         ended = subprocess.run(
-            (sys.executable, "-m", "telemetry_lake", *arguments),
+            (sys.executable, *arguments),
             cwd=PROJECT_ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,

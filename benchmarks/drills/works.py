@@ -1,7 +1,5 @@
 """The drill of what is made again and again, by Spark and by the proofs, on a stack without Airflow."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,10 +7,8 @@ from typing import Final
 
 from benchmarks.drills.drill import Drill, DrillFailed
 from benchmarks.drills.stage import Part, Stage
-from telemetry_lake.project_files import PROJECT_ROOT
 
 IDLE: Final = timedelta(days=3)
-JOB_SECONDS: Final = 300.0
 OF_TODAY: Final = ("stable_pings", "histogram_aggregates", "ping_volumes", "count_pings", "maintenance")
 """The jobs that are told which dates; there are no others yet."""
 
@@ -35,16 +31,7 @@ def nothing_is_made(stage: Stage) -> Iterator[None]:
 
 def _run_job(stage: Stage, job: str, *arguments: str) -> None:
     """Run a job. Raises DrillFailed."""
-    with (stage.directory / "jobs.log").open("ab") as log:
-        ended = subprocess.run(
-            (sys.executable, f"jobs/{job}.py", *arguments),
-            cwd=PROJECT_ROOT,
-            env=stage.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            timeout=JOB_SECONDS,
-            check=False,
-        )
+    ended = stage.python(f"jobs/{job}.py", *arguments)
     if ended.returncode != 0:
         raise DrillFailed(f"jobs/{job}.py ended with {ended.returncode}")
 

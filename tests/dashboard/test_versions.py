@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from lake_testing.cube_sets import GivenAggregates, make_cubes
-from lake_testing.killer import Killer, quick_workers
+from lake_testing.killer import Killer, quick_workers, writes_of
 from lake_testing.lossy_proxy import lossy_proxy
 from lake_testing.sample_rows import sample_rows
 from telemetry_lake.dashboard.format import Manifest, View
@@ -201,11 +201,7 @@ def test_a_run_killed_after_any_write_leaves_a_whole_version_and_a_rerun_finishe
         proxied = lake_settings.model_copy(update={"s3": s3})
         assert worked(0) == 0
         assert shown(lake_settings) == after
-        writes = [
-            number
-            for number, request in enumerate(killer.requests, start=1)
-            if request.startswith(("PUT", "POST", "DELETE"))
-        ]
+        writes = [number for number, _ in writes_of(killer.requests)]
         # Two months change, each in a version of its own: two files, what describes them, the pointer.
         assert len(writes) >= 2 * (2 + 2 + 2)
         for number in writes:

@@ -10,7 +10,6 @@ import sys
 import uuid
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPConnection
@@ -23,12 +22,11 @@ import pytest
 
 from client_fleet.pings import Pings, Shares
 from client_fleet.proof import read_proof
-from lake_testing.airflow_user import AirflowUser, logged_in
+from lake_testing.airflow_user import AirflowUser, administrator
 from lake_testing.chaos import EVERY_KIND, chaos
 from lake_testing.local_lake import LocalLake, running_fleet, wait_for
 from lake_testing.proof_check import wait_for_verdict
 from lake_testing.shipping import MORNING, greeting, ship_pings
-from local_stack.airflow import ADMIN
 from telemetry_lake import columns
 from telemetry_lake.documents.restore import restore_document
 from telemetry_lake.failures import ErrorType
@@ -185,15 +183,11 @@ def test_pings_of_real_clients_become_rows(stack, tmp_path):
     _assert_audits_can_be_read(stack)
 
 
-def _administrator(stack: LocalLake) -> AbstractContextManager[httpx.Client]:
-    return logged_in(stack.plan.airflow_url, ADMIN, stack.plan.airflow_password_file.read_text())
-
-
 def _assert_audits_can_be_read(stack: LocalLake) -> None:
     """In Airflow's user interface, by users who are logged in and by no others."""
     airflow = stack.plan.airflow_url
     assert httpx.get(f"{airflow}/audits/").status_code == 401
-    with _administrator(stack) as client:
+    with administrator(stack) as client:
         day = client.get("/audits/").raise_for_status().text
         batch = re.search(r'href="([0-9a-f]{32})"', day)
         assert batch is not None
@@ -267,7 +261,7 @@ def test_a_finished_date_goes_on_to_the_dashboard_by_events_alone(stack):
     settings = load_settings(stack.layout.env_file, role=Role.NODE)
     ship_pings(settings, [greeting(document_id, at=MORNING)], first=MORNING)
     _all_rows(stack, "live.pings", [document_id])
-    with _administrator(stack) as client:
+    with administrator(stack) as client:
 
         def is_told() -> bool:
             # What was claimed a moment ago is not looked at yet.

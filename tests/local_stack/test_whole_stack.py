@@ -11,7 +11,6 @@ import httpx
 import psutil
 import pytest
 
-from lake_testing.airflow_user import logged_in
 from lake_testing.stack import DrivenStack, wait_until
 from local_stack.airflow import ADMIN, SCHEDULER
 from local_stack.leftovers import find
@@ -40,8 +39,8 @@ def test_the_whole_stack_starts_survives_and_goes(stack: DrivenStack) -> None:
 
     airflow = f"http://{LOOPBACK}:{stack.ports['AIRFLOW']}"
     password = (stack.layout.secrets / AIRFLOW_LOGIN_FILE).read_text()
-    with logged_in(airflow, ADMIN, password):
-        pass
+    login = httpx.post(f"{airflow}/auth/token", json={"username": ADMIN, "password": password})
+    assert login.status_code == httpx.codes.CREATED, login.text
     refused = httpx.post(f"{airflow}/auth/token", json={"username": ADMIN, "password": "admin"})
     assert refused.status_code == httpx.codes.UNAUTHORIZED
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lake_testing.killer import Killer, points_to_kill_at, quick_workers, through_proxies
+from lake_testing.killer import Killer, points_to_kill_at, quick_workers, through_proxies, writes_of
 from lake_testing.notice_receivers import Hook
 from lake_testing.steady_pings import HOUR, MINUTE, count_hours, receive
 from telemetry_lake.monitoring.anomalies.deliver import deliver
@@ -66,11 +66,7 @@ def test_a_look_that_is_killed_after_any_write_is_finished_by_the_next(
         # The decision, the rows' file, what the commit adds, the commit, and what is ticked off.
         assert len(points) >= 4
         # Of the state each write is another step.
-        writes = [
-            number
-            for number, request in enumerate(requests, start=1)
-            if request.startswith("PUT") and ANOMALY_STATE_KEY in request
-        ]
+        writes = [number for number, request in writes_of(requests) if ANOMALY_STATE_KEY in request]
         for number in sorted({*points, *writes}):
             forget(watched, received, hook)
             killer.work(workers, look, proxied, NOW, fatal_request=number)
